@@ -1,0 +1,87 @@
+"""Where we act: the root folder of an installation, its engine, its files and its lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bundle.engine import Engine
+from bundle.errors import BusyError
+from bundle.model import File
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o644, uid: int = -1, gid: int = -1) -> None:
+    """Write `data` beside `path` with its final owner and mode, then rename: never half a file, never too open."""
+    staging = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        if uid >= 0 or gid >= 0:
+            os.chown(staging, uid, gid)
+        os.chmod(staging, mode)
+        os.replace(staging, path)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make `path` with exactly `mode`, whatever the umask."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One closed host: `root` is the folder that holds releases, site.toml, secrets, pki, rendered, reports."""
+
+    root: Path
+    engine: Engine = field(default_factory=Engine)
+
+    def path(self, *parts: str) -> Path:
+        """A path under the root."""
+        return self.root.joinpath(*parts)
+
+    def write(self, file: File) -> bool:
+        """Make `file` so; True when that changed anything."""
+        path = self.root / file.path
+        make_folder(path.parent, 0o700 if file.mode & 0o077 == 0 else 0o755)
+        data = file.text.encode()
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            same = path.read_bytes() == data and status.st_mode & 0o7777 == file.mode and status.st_uid == file.uid
+            if same:
+                return False
+        write_file(path, data, mode=file.mode, uid=file.uid, gid=file.uid)
+        return True
+
+    @contextlib.contextmanager
+    def lock(self, task: str) -> Iterator[None]:
+        """Hold the one lock of this installation.
+
+        Raises BusyError, naming the holder, when another task has it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.path(".lock"), "a+", encoding="utf-8") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                handle.seek(0)
+                raise BusyError(
+                    f"another task is running: {handle.read().strip() or 'unknown'}",
+                    where=str(self.root),
+                    hint="Wait until it has ended, then run this again.",
+                ) from error
+            handle.truncate(0)
+            handle.write(f"{task}, pid {os.getpid()}")
+            handle.flush()
+            yield
+            handle.truncate(0)

@@ -1,0 +1,151 @@
+"""The nouns of this product as frozen values; nothing here reads, writes or connects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal, NoReturn
+
+Layout = Literal["ports", "names"]
+Status = Literal["passed", "failed", "not_applicable"]
+
+
+class Secret:
+    """A value that cannot be printed, joined, serialised or rendered; only `reveal()` gives it out."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for a file of mode 0400, a socket or a child's standard input; never for argv or a log."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TypeError("a secret cannot be turned into text; use reveal() where it is meant to leave")
+
+    __str__ = __format__ = __add__ = __radd__ = __iter__ = __getitem__ = __len__ = _refuse
+    __reduce__ = __reduce_ex__ = __bytes__ = __html__ = _refuse
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file to be written under the installation's root."""
+
+    path: PurePosixPath
+    text: str
+    mode: int = 0o644
+    uid: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """A database with the role that owns it; the role's password is the secret `<service>/<ROLE>_DB_PASSWORD`."""
+
+    name: str
+    role: str
+    secret: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """A versioned bucket with the one user that may work in it."""
+
+    name: str
+    user: str
+    secret: str
+    actions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A place in the container that outlives it."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretSpec:
+    """A generated secret: the file `<root>/secrets/<service>/<name>`, mounted for the service when `mounted`."""
+
+    name: str
+    length: int = 32
+    mounted: bool = True
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One member of the stack: what it declares is made, checked, backed up and restored because it is declared."""
+
+    name: str
+    uid: int
+    port: int
+    memory_mb: int
+    networks: tuple[str, ...]
+    health: tuple[str, ...]
+    start_period_s: int = 60
+    certificate: bool = True
+    databases: tuple[Database, ...] = ()
+    buckets: tuple[Bucket, ...] = ()
+    secrets: tuple[SecretSpec, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    shm_mb: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A built image: where the engine has it and what it is made of.
+
+    `reference` is the name under which the services run it; `id` the digest of its OCI configuration;
+    `size` the uncompressed bytes; `layers` the diffIDs, base first.
+    """
+
+    name: str
+    reference: str
+    id: str
+    size: int
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one check found."""
+
+    id: str
+    group: str
+    title: dict[str, str]
+    status: Status
+    seconds: float
+    at: str
+    needs: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    hint: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result in the form of verify.json."""
+        return {
+            "id": self.id,
+            "group": self.group,
+            "title": self.title,
+            "status": self.status,
+            "needs": list(self.needs),
+            "seconds": round(self.seconds, 3),
+            "at": self.at,
+            "evidence": list(self.evidence),
+            "hint": self.hint,
+        }

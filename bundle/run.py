@@ -1,0 +1,187 @@
+"""The only door to other processes, and the operator's view of long work.
+
+Commands are lists. A child gets no standard input unless text is given, always has a time limit, and its failure is
+reported once: the command, how it ended, its last lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from bundle.errors import CommandError, PreconditionError
+
+log = logging.getLogger("bundle")
+
+TAIL_LINES = 20
+
+
+def tail(text: str, lines: int = TAIL_LINES) -> str:
+    """The last `lines` lines of `text`, indented for a message."""
+    return "\n".join(f"  | {line}" for line in text.strip().splitlines()[-lines:])
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, in words."""
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return "was not found" if code == 127 else f"failed with exit code {code}"
+
+
+def run(
+    command: Sequence[str],
+    *,
+    timeout: float,
+    text: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+    stdin: IO[bytes] | None = None,
+    stream: bool = False,
+    hint: str = "",
+) -> str:
+    """Run `command` and return its standard output (its error output too, when `stream` shows both to the operator).
+
+    `timeout` is in seconds; `text` goes to standard input; `env` replaces the environment.
+
+    Raises CommandError when it fails or takes too long, PreconditionError when the program is not there.
+    """
+    line = shlex.join(command)
+    log.debug("+ %s", line)
+    if stream:
+        return _run_streamed(command, line, timeout, env, cwd, hint)
+    try:
+        done = subprocess.run(
+            list(command),
+            input=text,
+            stdin=stdin if text is None and stdin is not None else (None if text is not None else subprocess.DEVNULL),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise _not_found(command, error) from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(
+            f"{line}: no answer after {timeout:.0f} s", hint=hint or "Run again with --debug to see each command."
+        ) from error
+    if check and done.returncode != 0:
+        raise CommandError(f"{line}: {describe_exit(done.returncode)}\n{tail(done.stderr or done.stdout)}", hint=hint)
+    return done.stdout
+
+
+def _not_found(command: Sequence[str], error: OSError) -> PreconditionError:
+    return PreconditionError(f"{command[0]} not found", hint=f"Install {command[0]}, or put it on PATH ({error}).")
+
+
+def _run_streamed(
+    command: Sequence[str],
+    line: str,
+    timeout: float,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    hint: str,
+) -> str:
+    """Run `command`, showing its lines as they come; the same contract as `run`."""
+    lines: list[str] = []
+    deadline = time.monotonic() + timeout
+    try:
+        child = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=None if env is None else dict(env),
+            cwd=cwd,
+        )
+    except FileNotFoundError as error:
+        raise _not_found(command, error) from error
+    watchdog = threading.Timer(timeout, child.kill)  # a child that hangs without a word must end too
+    watchdog.start()
+    try:
+        assert child.stdout is not None
+        for text in child.stdout:
+            lines.append(text.rstrip("\n"))
+            log.debug("  | %s", lines[-1])
+        code = child.wait()
+    finally:
+        watchdog.cancel()
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    shown = tail("\n".join(lines))
+    if code == -signal.SIGKILL and time.monotonic() >= deadline:
+        raise CommandError(f"{line}: no answer after {timeout:.0f} s\n{shown}", hint=hint)
+    if code != 0:
+        raise CommandError(f"{line}: {describe_exit(code)}\n{shown}", hint=hint)
+    return "\n".join(lines)
+
+
+def popen(command: Sequence[str], *, stdin: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """A child whose standard output is streamed by the caller, who also ends it."""
+    log.debug("+ %s", shlex.join(command))
+    try:
+        return subprocess.Popen(list(command), stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE)
+    except FileNotFoundError as error:
+        raise _not_found(command, error) from error
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Tell the operator that `title` has begun, and how long it took."""
+    log.info("· %s …", title)
+    start = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        log.info("✗ %s (%.1f s)", title, time.monotonic() - start)
+        raise
+    log.info("✓ %s (%.1f s)", title, time.monotonic() - start)
+
+
+class Progress:
+    """Bytes done of a known total: a moving line on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total, self.done = title, total, 0
+        self._start = self._shown = time.monotonic()
+        self._live = sys.stderr.isatty()
+
+    def add(self, count: int) -> None:
+        """Count `count` more bytes."""
+        self.done += count
+        now = time.monotonic()
+        if now - self._shown >= (0.2 if self._live else 10.0):
+            self._shown = now
+            self._show("\r" if self._live else "\n")
+
+    def _show(self, end: str) -> None:
+        if not log.isEnabledFor(logging.INFO):
+            return
+        rate = self.done / max(time.monotonic() - self._start, 0.001)
+        share = 100 * self.done / max(self.total, 1)
+        sys.stderr.write(f"  {self.title}: {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB ({share:.0f} %, {rate / 1e6:,.0f} MB/s){end}")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """End the moving line."""
+        if self._live:
+            self._show("\n")
