@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal, NoReturn
@@ -50,21 +51,47 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Database:
-    """A database with the role that owns it; the role's password is the secret `<service>/<ROLE>_DB_PASSWORD`."""
+    """A database and the role that owns it; the role's password is the stored secret `DB_<ROLE>`."""
 
     name: str
     role: str
-    secret: str
+
+    @property
+    def secret(self) -> str:
+        """The name of the role's password in the store."""
+        return f"DB_{self.role.upper()}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """A versioned bucket with the one user that may work in it."""
+    """A versioned bucket and the one user that works in it, with the rights it has there.
+
+    `on_bucket` and `on_objects` are S3 actions; deleting a version is always denied.
+    """
 
     name: str
     user: str
-    secret: str
-    actions: tuple[str, ...] = ()
+    on_bucket: tuple[str, ...]
+    on_objects: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """The name of the access key in the store."""
+        return f"S3_{self.user.upper()}_KEY"
+
+    @property
+    def secret(self) -> str:
+        """The name of the secret key in the store."""
+        return f"S3_{self.user.upper()}_SECRET"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretSpec:
+    """A generated secret of the store; `mounted`: the service sees it under /run/secrets."""
+
+    name: str
+    kind: Literal["token", "password", "name"] = "token"
+    mounted: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,34 +103,42 @@ class Volume:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecretSpec:
-    """A generated secret: the file `<root>/secrets/<service>/<name>`, mounted for the service when `mounted`."""
+class Mount:
+    """A template of the service and where its text stands in the container, read-only."""
 
-    name: str
-    length: int = 32
-    mounted: bool = True
-    text: str = ""
+    template: str
+    target: str
+
+
+def no_secrets(_: Mapping[str, Secret]) -> dict[str, Secret]:
+    """The `derive` of a service that needs no composed secret file."""
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """One member of the stack: what it declares is made, checked, backed up and restored because it is declared."""
+    """One member of the stack: what it declares is made, checked, backed up and restored because it is declared.
+
+    `names` are its names on the internal networks, the first its own; `derive` composes secret files out of the store.
+    """
 
     name: str
     uid: int
     port: int
     memory_mb: int
+    names: tuple[str, ...]
     networks: tuple[str, ...]
     health: tuple[str, ...]
-    start_period_s: int = 60
-    certificate: bool = True
+    mounts: tuple[Mount, ...] = ()
+    published: tuple[tuple[int, int], ...] = ()
     databases: tuple[Database, ...] = ()
     buckets: tuple[Bucket, ...] = ()
     secrets: tuple[SecretSpec, ...] = ()
+    derive: Callable[[Mapping[str, Secret]], dict[str, Secret]] = no_secrets
     volumes: tuple[Volume, ...] = ()
     tmpfs: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     shm_mb: int = 64
 
 

@@ -1,0 +1,41 @@
+"""The gateway: the only door. TLS inside and outside, upstream certificates verified, portal."""
+
+from __future__ import annotations
+
+from bundle.config import SiteConfig
+from bundle.model import Mount, Service
+from bundle.services.names import ROOT_CA, internal, public
+
+INSIDE = {"portal": 8443, "mlflow": 8444, "phoenix": 8445}
+
+
+def published(site: SiteConfig) -> tuple[tuple[int, int], ...]:
+    """(port of the host, port of the container) of every published port."""
+    if site.layout == "names":
+        return ((site.ports_portal, INSIDE["portal"]),)
+    return tuple(zip((site.ports_portal, site.ports_mlflow, site.ports_phoenix), INSIDE.values(), strict=True))
+
+
+def service(site: SiteConfig) -> Service:
+    """The gateway as `site` wants it."""
+    name = public(site, "portal")
+    probe = (
+        *("curl", "--silent", "--fail", "--max-time", "4", "--output", "/dev/null", "--cacert", ROOT_CA),
+        *("--fail-early", "--resolve", f"{name}:8443:127.0.0.1", f"https://{name}:8443/-/health/{{mlflow,phoenix}}"),
+    )
+    return Service(
+        name="gateway",
+        uid=10005,
+        port=INSIDE["portal"],
+        memory_mb=site.memory_gateway_mb,
+        names=(internal(site, "gateway"),),
+        networks=("app", "edge"),
+        health=probe,
+        mounts=(
+            Mount(template="gateway/nginx.conf", target="/etc/nginx/nginx.conf"),
+            Mount(template="gateway/index.html", target="/srv/portal/index.html"),
+        ),
+        published=published(site),
+        tmpfs=("/tmp",),
+        needs=("mlflow", "phoenix"),
+    )

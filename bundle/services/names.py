@@ -1,0 +1,42 @@
+"""Names, addresses and connection texts that services share."""
+
+from __future__ import annotations
+
+from bundle.config import SiteConfig
+
+ROOT_CA = "/run/secrets/root.crt"
+
+
+def internal(site: SiteConfig, service: str) -> str:
+    """The name of `service` on the internal networks; certificates carry it, so a bare service name will not do."""
+    return f"{service}.svc.{site.domain}"
+
+
+def public(site: SiteConfig, service: str) -> str:
+    """The name under which users reach `service` (portal, mlflow, phoenix)."""
+    return site.domain if site.layout == "ports" or service == "portal" else f"{service}.{site.domain}"
+
+
+def port(site: SiteConfig, service: str) -> int:
+    """The port under which users reach `service`."""
+    if site.layout == "names":
+        return site.ports_portal
+    return {"portal": site.ports_portal, "mlflow": site.ports_mlflow, "phoenix": site.ports_phoenix}[service]
+
+
+def url(site: SiteConfig, service: str, host: str = "") -> str:
+    """The URL under which users reach `service`, by `host` (an address) instead of its name when given."""
+    number = port(site, service)
+    return f"https://{host or public(site, service)}" + ("" if number == 443 else f":{number}")
+
+
+def door_hosts(site: SiteConfig, service: str) -> tuple[str, ...]:
+    """Every host that may stand in a request for `service`: its name, and with one name a host's own address."""
+    own = (public(site, service),)
+    addresses = {"127.0.0.1", site.bind} - {"0.0.0.0"}
+    return own + tuple(sorted(addresses)) if site.layout == "ports" else own
+
+
+def database_url(site: SiteConfig, driver: str, database: str) -> str:
+    """A URL without a password (that is in PGPASSFILE) which verifies the server's name and chain."""
+    return f"{driver}://{database}@{internal(site, 'postgres')}:5432/{database}?sslmode=verify-full&sslrootcert={ROOT_CA}"

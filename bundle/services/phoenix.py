@@ -1,0 +1,73 @@
+"""Phoenix: traces of every evaluation, in its own database; OTLP over HTTP and gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bundle.config import SiteConfig
+from bundle.model import Database, Mount, Secret, SecretSpec, Service
+from bundle.services import minio
+from bundle.services.names import database_url, door_hosts, internal, port, url
+
+
+def environment(site: SiteConfig) -> dict[str, str]:
+    """The server's settings; no secret is among them."""
+    origins = [f"https://{host}:{port(site, 'phoenix')}".removesuffix(":443") for host in door_hosts(site, "phoenix")]
+    return {
+        "PHOENIX_SQL_DATABASE_URL": database_url(site, "postgresql", "phoenix"),
+        "PGPASSFILE": "/run/secrets/pgpass",
+        "PHOENIX_HOST": "0.0.0.0",
+        "PHOENIX_PORT": "6006",
+        "PHOENIX_GRPC_PORT": "4317",
+        "PHOENIX_WORKING_DIR": "/tmp/phoenix",
+        "HOME": "/tmp",
+        "PHOENIX_TLS_ENABLED": "true",
+        "PHOENIX_TLS_CERT_FILE": "/run/secrets/tls.crt",
+        "PHOENIX_TLS_KEY_FILE": "/run/secrets/tls.key",
+        "PHOENIX_ENABLE_AUTH": "true",
+        "PHOENIX_ENABLE_STRONG_PASSWORD_POLICY": "true",
+        "PHOENIX_USE_SECURE_COOKIES": "true",
+        "PHOENIX_CSRF_TRUSTED_ORIGINS": ",".join(origins),
+        "PHOENIX_ROOT_URL": url(site, "phoenix"),
+        "PHOENIX_ALLOW_EXTERNAL_RESOURCES": "false",
+        "PHOENIX_TELEMETRY_ENABLED": "false",
+        "PHOENIX_DISABLE_AGENT_ASSISTANT": "true",
+        "PHOENIX_ENABLE_MCP_SERVER": "false",
+        "PHOENIX_ALLOWED_SANDBOX_PROVIDERS": "NONE",
+        "PHOENIX_ALLOWED_PROVIDERS": "NONE",
+        "PHOENIX_ENABLE_OAUTH2_AUTHORIZATION_SERVER": "false",
+        "PHOENIX_DEFAULT_RETENTION_POLICY_DAYS": str(site.retention_phoenix_days),
+        "PHOENIX_LOG_MIGRATIONS": "false",
+    }
+
+
+def service(site: SiteConfig) -> Service:
+    """The trace server as `site` wants it."""
+    database = internal(site, "postgres")
+
+    def derive(store: Mapping[str, Secret]) -> dict[str, Secret]:
+        return {"pgpass": Secret(f"{database}:5432:phoenix:phoenix:{store['DB_PHOENIX'].reveal()}\n")}
+
+    return Service(
+        name="phoenix",
+        uid=10004,
+        port=6006,
+        memory_mb=site.memory_phoenix_mb,
+        names=(internal(site, "phoenix"),),
+        networks=("data", "app"),
+        health=("/opt/venv/bin/python", "-I", "/etc/phoenix/health.py"),
+        mounts=(Mount(template="phoenix/health.py", target="/etc/phoenix/health.py"),),
+        databases=(Database(name="phoenix", role="phoenix"),),
+        buckets=(minio.bucket("phoenix-exports", "exports"),),
+        secrets=(
+            SecretSpec(name="PHOENIX_SECRET"),
+            SecretSpec(name="PHOENIX_ADMIN_SECRET"),
+            SecretSpec(name="PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD", kind="password"),
+            SecretSpec(name="DB_PHOENIX", mounted=False),
+            *minio.key_pair("exports"),
+        ),
+        derive=derive,
+        tmpfs=("/tmp",),
+        needs=("postgres",),
+        environment=environment(site),
+    )
