@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bundle.errors import CommandError, PreconditionError
 
@@ -59,11 +59,32 @@ def run(
     log.debug("+ %s", line)
     if stream:
         return _run_streamed(command, line, timeout, env, cwd, hint)
+    done = _run_quiet(command, line, timeout, env, cwd, text, stdin, hint)
+    if check and done.returncode != 0:
+        raise CommandError(
+            f"{line}: {describe_exit(done.returncode)}\n{tail(done.stderr or done.stdout)}",
+            hint=hint,
+        )
+    return done.stdout
+
+
+def _run_quiet(
+    command: Sequence[str],
+    line: str,
+    timeout: float,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    text: str | None,
+    stdin: IO[bytes] | None,
+    hint: str,
+) -> subprocess.CompletedProcess[str]:
+    given: dict[str, Any] = (
+        {"stdin": stdin or subprocess.DEVNULL} if text is None else {"input": text}
+    )
     try:
-        done = subprocess.run(
+        return subprocess.run(
             list(command),
-            input=text,
-            stdin=stdin if text is None and stdin is not None else (None if text is not None else subprocess.DEVNULL),
+            **given,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -78,15 +99,15 @@ def run(
         raise _not_found(command, error) from error
     except subprocess.TimeoutExpired as error:
         raise CommandError(
-            f"{line}: no answer after {timeout:.0f} s", hint=hint or "Run again with --debug to see each command."
+            f"{line}: no answer after {timeout:.0f} s",
+            hint=hint or "Run again with --debug to see each command.",
         ) from error
-    if check and done.returncode != 0:
-        raise CommandError(f"{line}: {describe_exit(done.returncode)}\n{tail(done.stderr or done.stdout)}", hint=hint)
-    return done.stdout
 
 
 def _not_found(command: Sequence[str], error: OSError) -> PreconditionError:
-    return PreconditionError(f"{command[0]} not found", hint=f"Install {command[0]}, or put it on PATH ({error}).")
+    return PreconditionError(
+        f"{command[0]} not found", hint=f"Install {command[0]}, or put it on PATH ({error})."
+    )
 
 
 def _run_streamed(
@@ -98,7 +119,6 @@ def _run_streamed(
     hint: str,
 ) -> str:
     """Run `command`, showing its lines as they come; the same contract as `run`."""
-    lines: list[str] = []
     deadline = time.monotonic() + timeout
     try:
         child = subprocess.Popen(
@@ -114,34 +134,65 @@ def _run_streamed(
         )
     except FileNotFoundError as error:
         raise _not_found(command, error) from error
-    watchdog = threading.Timer(timeout, child.kill)  # a child that hangs without a word must end too
+    lines = _follow(child, timeout)
+    shown = tail("\n".join(lines))
+    if child.returncode == -signal.SIGKILL and time.monotonic() >= deadline:
+        raise CommandError(f"{line}: no answer after {timeout:.0f} s\n{shown}", hint=hint)
+    if child.returncode != 0:
+        raise CommandError(f"{line}: {describe_exit(child.returncode)}\n{shown}", hint=hint)
+    return "\n".join(lines)
+
+
+def _follow(child: subprocess.Popen[str], timeout: float) -> list[str]:
+    """Show the lines of `child` until it ends; one that hangs without a word is ended too."""
+    lines: list[str] = []
+    watchdog = threading.Timer(timeout, child.kill)
     watchdog.start()
     try:
         assert child.stdout is not None
         for text in child.stdout:
             lines.append(text.rstrip("\n"))
             log.debug("  | %s", lines[-1])
-        code = child.wait()
+        child.wait()
     finally:
         watchdog.cancel()
         if child.poll() is None:
             child.kill()
             child.wait()
-    shown = tail("\n".join(lines))
-    if code == -signal.SIGKILL and time.monotonic() >= deadline:
-        raise CommandError(f"{line}: no answer after {timeout:.0f} s\n{shown}", hint=hint)
-    if code != 0:
-        raise CommandError(f"{line}: {describe_exit(code)}\n{shown}", hint=hint)
-    return "\n".join(lines)
+    return lines
 
 
 def popen(command: Sequence[str], *, stdin: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     """A child whose standard output is streamed by the caller, who also ends it."""
     log.debug("+ %s", shlex.join(command))
     try:
-        return subprocess.Popen(list(command), stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE)
+        return subprocess.Popen(
+            list(command), stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
     except FileNotFoundError as error:
         raise _not_found(command, error) from error
+
+
+def detach(command: Sequence[str], *, log_file: Path, env: Mapping[str, str] | None = None) -> int:
+    """Start `command` in a session of its own, which outlives this tool; its words go to `log_file`. Returns its pid.
+
+    Raises PreconditionError when the program is not there.
+    """
+    log.debug("+ %s &", shlex.join(command))
+    with log_file.open("ab") as out:
+        try:
+            child = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=None if env is None else dict(env),
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise _not_found(command, error) from error
+    child.returncode = 0  # nobody waits for it here: without this, its collection would warn
+    return child.pid
 
 
 @contextmanager
@@ -178,7 +229,9 @@ class Progress:
             return
         rate = self.done / max(time.monotonic() - self._start, 0.001)
         share = 100 * self.done / max(self.total, 1)
-        sys.stderr.write(f"  {self.title}: {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB ({share:.0f} %, {rate / 1e6:,.0f} MB/s){end}")
+        sys.stderr.write(
+            f"  {self.title}: {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB ({share:.0f} %, {rate / 1e6:,.0f} MB/s){end}"
+        )
         sys.stderr.flush()
 
     def close(self) -> None:

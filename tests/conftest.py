@@ -1,0 +1,73 @@
+"""Unit tests cannot touch the world: for them a process or a socket is an error.
+
+The folders integration, e2e and bench are marked by their name and are free to touch it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+TESTS = Path(__file__).parent
+WORLDLY = ("integration", "e2e", "bench")
+MAY_START_PROCESSES = ("test_linters.py",)
+
+
+def _folder(path: Path) -> str:
+    return path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else ""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--seed`, which fixes the subset of the repeated tests, and `--nightly`, which runs all of them."""
+    parser.addoption("--nightly", action="store_true", help="every count that an issue names")
+    parser.addoption("--seed", type=int, default=None, help="seed of the random subsets")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed once, so that the header can show it."""
+    if config.option.seed is None:
+        config.option.seed = int(os.environ.get("TEST_SEED", random.randrange(2**32)))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Name the seed with which this run can be repeated."""
+    return f"seed: {config.option.seed} (repeat with --seed {config.option.seed})"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the name of its folder."""
+    for item in items:
+        folder = _folder(item.path)
+        if folder in ("integration", "e2e"):
+            item.add_marker(folder)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Chance that depends on the printed seed and the test's name only."""
+    return random.Random(f"{request.config.option.seed} {request.node.nodeid}")
+
+
+def _refusing(what: str) -> Any:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError(f"a unit test must not {what}; move it to tests/integration")
+
+    return refuse
+
+
+@pytest.fixture(autouse=True)
+def _no_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if _folder(request.path) in WORLDLY:
+        return
+    monkeypatch.setattr(socket.socket, "connect", _refusing("connect"))
+    monkeypatch.setattr(socket.socket, "connect_ex", _refusing("connect"))
+    monkeypatch.setattr(socket, "getaddrinfo", _refusing("look up a name"))
+    if request.path.name not in MAY_START_PROCESSES:
+        monkeypatch.setattr(subprocess, "Popen", _refusing("start a process"))
+        monkeypatch.setattr(os, "system", _refusing("start a process"))

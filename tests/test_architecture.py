@@ -1,0 +1,274 @@
+"""The arrows of architecture.md, read from the syntax trees.
+
+Imports point down, some words have one owner, and modules stay short, quiet at import and documented.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+
+# One row a layer, top first. A module may import from the rows below its own. A package stands for its modules.
+LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("tasks", ("tasks",)),
+    ("workflows", ("workflows",)),
+    (
+        "verbs",
+        (
+            "access",
+            "bootstrap",
+            "carry",
+            "checks",
+            "closed",
+            "debs",
+            "door",
+            "images",
+            "install",
+            "lock",
+            "operate",
+            "pki",
+            "rehearse",
+            "seal",
+            "users",
+            "wheels",
+        ),
+    ),
+    ("edges", ("run", "engine", "host")),
+    ("deciding", ("config", "services", "plan", "templates", "manifest", "unseal")),
+    ("values", ("errors", "model")),
+)
+
+# Verbs do not import one another, but these are the helpers of one verb (the verb → its helpers).
+HELPERS = {
+    "images": {"debs", "wheels"},
+    "lock": {"debs", "wheels"},
+    "seal": {"carry"},
+    "rehearse": {"closed"},
+    "checks": {"checks"},
+}
+
+# Inside a layer: who may import whom. Edges build on one another; deciding modules read one another's values.
+WITHIN = {"edges", "deciding", "values"}
+
+# `ops` runs inside the ops container: values, deciding and the client kit only. `tracking` is a library of its own.
+ASIDE = {"ops": {"values", "deciding"}, "tracking": set[str]()}
+
+OWNERS = {"subprocess": {"run"}, "jinja2": {"templates"}, "docker": {"engine"}}
+ENVIRONMENT_OWNERS = {"config", "engine", "unseal"}  # unseal runs alone, before the product
+ENGINE_WORDS = ("docker", "podman")
+ENGINE_WORD_OWNERS = {"engine"}
+LONGEST_MODULE = 350
+LONGEST_FUNCTION = 40
+
+MODULES = sorted(
+    path
+    for path in [*(TOP / "bundle").rglob("*.py"), TOP / "tasks.py"]
+    if path.exists() and "__pycache__" not in path.parts
+)
+
+
+def name_of(path: Path) -> str:
+    """The first name under the package: `checks` for bundle/checks/x.py, `run` for bundle/run.py."""
+    parts = path.relative_to(TOP).with_suffix("").parts
+    return parts[0] if len(parts) == 1 else parts[1]
+
+
+def layer_of(name: str) -> str | None:
+    return next((layer for layer, names in LAYERS if name in names), None)
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(TOP))
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def type_checking_nodes(tree: ast.Module) -> set[ast.AST]:
+    """What stands under `if TYPE_CHECKING:`: no arrow at run time."""
+    return {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Every imported module, in full; `from bundle import x` is `bundle.x`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            module = node.module or ""
+            if module == "bundle":
+                yield from (f"bundle.{alias.name}" for alias in node.names)
+            else:
+                yield module
+
+
+def inner_imports(path: Path) -> set[str]:
+    """The members of this package that a module imports."""
+    found = {name.split(".")[1] for name in imports(parse(path)) if name.startswith("bundle.")}
+    return found - {"__version__"}
+
+
+def allowed(name: str) -> set[str]:
+    """What `name` may import of this package."""
+    if name in ASIDE:
+        below = {m for layer, names in LAYERS if layer in ASIDE[name] for m in names}
+        return below | {name} | ({"tracking"} if name == "ops" else set())
+    layers = [layer for layer, _ in LAYERS]
+    mine = layer_of(name)
+    assert mine is not None
+    below = {m for layer, names in LAYERS[layers.index(mine) + 1 :] for m in names}
+    beside = set(dict(LAYERS)[mine]) if mine in WITHIN else HELPERS.get(name, set())
+    tracking = {"tracking"} if mine in ("workflows", "verbs") else set()
+    return below | beside | tracking | {name}
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_module_has_a_place(path: Path) -> None:
+    name = name_of(path)
+    assert name == "__init__" or layer_of(name) or name in ASIDE, (
+        f"{name} stands in no layer: name it in the table at the top of this test"
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_imports_point_down(path: Path) -> None:
+    name = name_of(path)
+    if name == "__init__":
+        assert not inner_imports(path)
+        return
+    wrong = inner_imports(path) - allowed(name)
+    assert not wrong, f"{name} must not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_library_has_its_owner(path: Path) -> None:
+    name, tree = name_of(path), parse(path)
+    free = type_checking_nodes(tree)
+    for node in ast.walk(tree):
+        if node in free or not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        for module in imports(ast.Module([node], [])):
+            owners = OWNERS.get(module.split(".")[0])
+            assert owners is None or name in owners, f"{module} belongs to {owners}, not to {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_environment_has_its_owner(path: Path) -> None:
+    name = name_of(path)
+    if (
+        name in ENVIRONMENT_OWNERS or name in ASIDE
+    ):  # a container's code has its environment as its arguments
+        return
+    found = [
+        node.lineno
+        for node in ast.walk(parse(path))
+        if (isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"))
+    ]
+    assert not found, f"the environment belongs to {ENVIRONMENT_OWNERS}: lines {found}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_engine_is_started_by_its_owner_only(path: Path) -> None:
+    """No command line that begins with the engine's client outside its owner; operators' texts may name it."""
+    if name_of(path) in ENGINE_WORD_OWNERS:
+        return
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.List | ast.Tuple) and node.elts:
+            first = node.elts[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                program = first.value.rsplit("/", 1)[-1]
+                assert program not in ENGINE_WORDS, f"line {node.lineno} runs {program}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_module_is_short(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST_MODULE, f"{lines} lines"
+    long = {
+        f.name: f.end_lineno - f.lineno + 1
+        for f in functions(parse(path))
+        if f.end_lineno is not None and f.end_lineno - f.lineno + 1 > LONGEST_FUNCTION
+    }
+    assert not long, f"longer than {LONGEST_FUNCTION} lines: {long}"
+
+
+def is_quiet(node: ast.stmt) -> bool:
+    """True for a statement that does nothing at import but name things."""
+    if isinstance(
+        node,
+        ast.Import
+        | ast.ImportFrom
+        | ast.FunctionDef
+        | ast.AsyncFunctionDef
+        | ast.ClassDef
+        | ast.Assign
+        | ast.AnnAssign
+        | ast.Assert,
+    ):
+        return True
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.If | ast.Try):
+        inner = [*node.body, *node.orelse]
+        if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):
+            return True
+        if isinstance(node, ast.Try):
+            inner += [*node.finalbody, *(s for h in node.handlers for s in h.body)]
+        return all(is_quiet(statement) for statement in inner)
+    return False
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_import_has_no_effect(path: Path) -> None:
+    if path.name in ("tasks.py", "__main__.py"):  # tasks builds its namespace by calls
+        return
+    loud = [node.lineno for node in parse(path).body if not is_quiet(node)]
+    assert not loud, f"statements with an effect at import: lines {loud}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_documented_and_finished(path: Path) -> None:
+    text, tree = path.read_text(encoding="utf-8"), parse(path)
+    assert not text.strip() or ast.get_docstring(tree), "a module says what it is"
+    for word in ("TO" + "DO", "FIX" + "ME", "XX" + "X"):
+        assert word not in text, f"{word} is left"
+    bare = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert not bare, f"public and undocumented: {bare}"
+
+
+def test_shell_is_never_asked() -> None:
+    for path in MODULES:
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.keyword) and node.arg == "shell":
+                pytest.fail(f"{path.name}:{node.value.lineno} goes through a shell")
+
+
+def test_table_names_what_exists_once() -> None:
+    names = [name for _, members in LAYERS for name in members]
+    assert len(names) == len(set(names))
+    helpers = {helper for group in HELPERS.values() for helper in group}
+    assert helpers <= set(names)
