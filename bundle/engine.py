@@ -5,9 +5,11 @@ What the engine's API answers is asked through the SDK; compose and builds go th
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,7 @@ from bundle.errors import CommandError, PreconditionError
 from bundle.run import run
 
 MINIMUM_SERVER = (24, 0)
+PROJECT_LABEL = "com.docker.compose.project"
 
 
 def find_client(plugin: str) -> str:
@@ -41,6 +44,57 @@ def find_client(plugin: str) -> str:
         message = f"{', '.join(seen)} misses the plugin {plugin}"
         raise PreconditionError(message, hint=f"Install the package docker-{plugin} (or docker-{plugin}-plugin).")
     raise PreconditionError("docker not found, needed to run the containers", hint="Install Docker Engine 24 or newer.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneOff:
+    """A container that does one thing and goes: no writable root, no rights, nothing in its arguments that is secret."""
+
+    image: str
+    arguments: tuple[str, ...]
+    user: int
+    network: str
+    memory_mb: int = 1024
+    labels: dict[str, str] = field(default_factory=dict)
+    hosts: dict[str, str] = field(default_factory=dict)
+    binds: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A service's container as the engine sees it: `health` is empty where nothing is probed."""
+
+    name: str
+    image: str
+    state: str
+    health: str
+    restarts: int
+    started: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """What an engine says of itself: versions, bytes of memory, and whose names and ports are taken.
+
+    `ports`: (project, port) of every published port; `strangers`: containers of a project of our name from elsewhere;
+    `volumes`: the site's label by volume name.
+    """
+
+    version: str
+    compose: str
+    arch: str
+    memory: int
+    folder: str
+    memory_limit: bool
+    pids_limit: bool
+    forwarding: bool
+    live_restore: bool
+    security: str
+    api: tuple[int, ...]
+    ports: frozenset[tuple[str, int]]
+    strangers: tuple[str, ...]
+    volumes: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,3 +161,92 @@ class Engine:
         return self.client(
             ["compose", "--project-name", project, "--file", str(file), *arguments], timeout=timeout, text=text, check=check
         )
+
+    def one_off(self, wanted: OneOff, *, text: str, timeout: float) -> str:
+        """Run one container to its end, `text` on its standard input; its output is returned and never logged.
+
+        Raises CommandError when it fails.
+        """
+        options = ["run", "--rm", "--interactive", "--log-driver", "none", "--pull", "never", "--read-only"]
+        options += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--pids-limit", "256"]
+        options += ["--memory", f"{wanted.memory_mb}m", "--user", f"{wanted.user}:{wanted.user}"]
+        options += ["--network", wanted.network, "--tmpfs", "/tmp:size=512m,mode=1777,nosuid,nodev"]
+        for key, value in wanted.labels.items():
+            options += ["--label", f"{key}={value}"]
+        for name, address in wanted.hosts.items():
+            options += ["--add-host", f"{name}:{address}"]
+        for source, target in wanted.binds.items():
+            mount = ["type=bind", f"source={source}", f"target={target}", "readonly"]
+            line = io.StringIO()
+            csv.writer(line, lineterminator="").writerow(mount)  # the client reads this option as CSV
+            options += ["--mount", line.getvalue()]
+        for key, value in wanted.environment.items():
+            options += ["--env", f"{key}={value}"]
+        return self.client([*options, wanted.image, *wanted.arguments], text=text, timeout=timeout)
+
+    def facts(self, project: str, site_label: str, site_id: str) -> EngineFacts:
+        """Ask the engine about itself and about `project`.
+
+        Raises PreconditionError when no engine answers.
+        """
+        info, version = self.api.info(), self.api.version()
+        try:
+            compose = self.client(["compose", "version", "--short"], timeout=30).strip()
+        except PreconditionError:
+            compose = ""
+        containers = self.api.api.containers(all=True)
+        ports = {
+            (container["Labels"].get(PROJECT_LABEL, ""), port["PublicPort"])
+            for container in containers
+            for port in container["Ports"]
+            if "PublicPort" in port
+        }
+        strangers = [
+            container["Names"][0].lstrip("/")
+            for container in containers
+            if container["Labels"].get(PROJECT_LABEL) == project and container["Labels"].get(site_label) != site_id
+        ]
+        volumes = self.api.api.volumes()["Volumes"] or []
+        return EngineFacts(
+            version=version["Version"],
+            compose=compose,
+            arch=version["Arch"],
+            memory=info["MemTotal"],
+            folder=info["DockerRootDir"],
+            memory_limit=bool(info["MemoryLimit"]),
+            pids_limit=bool(info["PidsLimit"]),
+            forwarding=bool(info["IPv4Forwarding"]),
+            live_restore=bool(info["LiveRestoreEnabled"]),
+            security=" ".join(info.get("SecurityOptions") or []),
+            api=tuple(int(part) for part in version["ApiVersion"].split(".")),
+            ports=frozenset(ports),
+            strangers=tuple(strangers),
+            volumes={volume["Name"]: (volume["Labels"] or {}).get(site_label, "") for volume in volumes},
+        )
+
+    def containers(self, project: str) -> dict[str, Container]:
+        """The containers of `project` by service, one-off ones left out."""
+        found = {}
+        labels = [f"{PROJECT_LABEL}={project}"]
+        for container in self.api.containers.list(all=True, filters={"label": labels}, ignore_removed=True):
+            attributes = container.attrs
+            state = attributes["State"]
+            service = attributes["Config"]["Labels"].get("com.docker.compose.service", "")
+            found[service] = Container(
+                name=attributes["Name"].lstrip("/"),
+                image=attributes["Config"]["Image"],
+                state=state["Status"],
+                health=state.get("Health", {}).get("Status", ""),
+                restarts=attributes["RestartCount"],
+                started=state["StartedAt"],
+            )
+        return found
+
+    def last_probe(self, project: str, service: str) -> str:
+        """What the last failed health probe of a service printed; empty when there was none."""
+        labels = [f"{PROJECT_LABEL}={project}", f"com.docker.compose.service={service}"]
+        for container in self.api.containers.list(all=True, filters={"label": labels}, ignore_removed=True):
+            log = container.attrs["State"].get("Health", {}).get("Log") or []
+            failed = [entry["Output"].strip() for entry in log if entry["ExitCode"] != 0]
+            return failed[-1].splitlines()[-1] if failed and failed[-1] else ""
+        return ""

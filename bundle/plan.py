@@ -15,12 +15,16 @@ OPS_UID = 10006
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The stack of one site: `id` marks what belongs to this installation, `version` is the release that runs."""
+    """The stack of one site: `id` marks what belongs to this installation, `version` is the release that runs.
+
+    `quick_probes`: the engine can probe a starting service more often than a running one (API 1.44 and newer).
+    """
 
     site: SiteConfig
     id: str
     version: str
     services: tuple[Service, ...]
+    quick_probes: bool = True
     project: str = PROJECT
 
     def image(self, name: str) -> str:
@@ -42,6 +46,6 @@ class Plan:
         return {v.name: f"{self.project}_{v.name}" for service in self.services for v in service.volumes}
 
 
-def make_plan(site: SiteConfig, *, site_id: str, version: str) -> Plan:
+def make_plan(site: SiteConfig, *, site_id: str, version: str, quick_probes: bool = True) -> Plan:
     """The plan of `site` for the release `version`."""
-    return Plan(site=site, id=site_id, version=version, services=services(site))
+    return Plan(site=site, id=site_id, version=version, services=services(site), quick_probes=quick_probes)

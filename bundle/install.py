@@ -1,0 +1,141 @@
+"""Bring the stack up on the closed host: secrets, certificates, rendered files, services; each step can be run again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from bundle import pki, vault
+from bundle.bootstrap import check_separation, make_buckets, make_databases
+from bundle.engine import Container
+from bundle.errors import CommandError
+from bundle.host import Host, make_folder
+from bundle.plan import Plan
+from bundle.run import log, tail
+from bundle.templates import render
+
+HEALTHY_WITHIN_S = 300
+CRASHES = 3
+
+
+def compose_file(host: Host) -> Path:
+    """The rendered compose file."""
+    return host.path("rendered", "compose.yaml")
+
+
+def write_rendered(plan: Plan, host: Host) -> list[str]:
+    """Write every generated file; returns those that changed."""
+    make_folder(host.path("rendered"), 0o755)
+    return [str(file.path) for file in render(plan) if host.write(file)]
+
+
+def prepare(plan: Plan, host: Host) -> None:
+    """Secrets, certificates and rendered files: everything that the services read.
+
+    Raises ConfigError when what is there of an earlier run cannot be used.
+    """
+    store = vault.open_store(host, plan)
+    vault.hand_out(host, plan, store)
+    renewed = pki.issue(host, plan)
+    vault.close(host, plan)
+    changed = write_rendered(plan, host)
+    log.info("  certificates: %s; files: %s", ", ".join(renewed) or "unchanged", f"{len(changed)} changed")
+
+
+def _state(container: Container | None) -> str:
+    if container is None:
+        return "absent"
+    return container.health if container.state == "running" and container.health else container.state
+
+
+def wait_healthy(plan: Plan, host: Host, names: tuple[str, ...], timeout: float = HEALTHY_WITHIN_S) -> None:
+    """Wait until the services `names` are healthy, telling of each one; `timeout` in seconds.
+
+    Raises CommandError with the last lines of the log of the service that is not.
+    """
+    start, waiting = time.monotonic(), set(names)
+    while waiting:
+        containers = host.engine.containers(plan.project)
+        for name in sorted(waiting):
+            state = _state(containers.get(name))
+            if state == "healthy":
+                log.info("  %s is healthy (%.1f s)", name, time.monotonic() - start)
+                waiting.discard(name)
+            elif state == "unhealthy" or _crashes(containers.get(name)) >= CRASHES:
+                raise not_healthy(plan, host, name, state, time.monotonic() - start)
+        if waiting and time.monotonic() - start > timeout:
+            name = min(waiting)
+            raise not_healthy(plan, host, name, _state(containers.get(name)), timeout)
+        if waiting:
+            time.sleep(0.5)
+
+
+def _crashes(container: Container | None) -> int:
+    return container.restarts if container and container.state != "running" else 0
+
+
+def not_healthy(plan: Plan, host: Host, name: str, state: str, seconds: float) -> CommandError:
+    """The error for a service that does not become healthy: its state, its last log lines, its last probe."""
+    logs = host.engine.compose(
+        plan.project, compose_file(host), ["logs", "--no-color", "--no-log-prefix", "--tail", "20", name], timeout=60, check=False
+    )
+    probe = host.engine.last_probe(plan.project, name)
+    return CommandError(
+        f"is {state} after {seconds:.0f} s\n{tail(logs)}" + (f"\n  last probe: {probe}" if probe else ""),
+        where=name,
+        hint=f"Mend what its log says, then run this again; invoke logs --service {name} shows all of it.",
+    )
+
+
+def up(plan: Plan, host: Host, names: tuple[str, ...]) -> None:
+    """Create and start the services `names`; running ones whose settings are unchanged are left alone.
+
+    Raises CommandError when the engine refuses.
+    """
+    arguments = ["up", "--detach", "--no-deps", "--pull", "never", "--no-build", *names]
+    host.engine.compose(plan.project, compose_file(host), arguments, timeout=300)
+
+
+def stores(plan: Plan) -> tuple[str, ...]:
+    """The services that hold data: they are started and bootstrapped before those that need them."""
+    return tuple(service.name for service in plan.services if not service.needs)
+
+
+def others(plan: Plan) -> tuple[str, ...]:
+    """The services that need the stores."""
+    return tuple(service.name for service in plan.services if service.needs)
+
+
+def wait_for_postgres(plan: Plan, host: Host, timeout: float = 120) -> None:
+    """Wait until Postgres answers on its socket: its health needs a role that is only made then; `timeout` in seconds.
+
+    Raises CommandError with its last log lines when it does not.
+    """
+    start = time.monotonic()
+    ready = ["exec", "-T", "postgres", "pg_isready", "--quiet", "-h", "/tmp"]
+    while True:
+        try:
+            host.engine.compose(plan.project, compose_file(host), ready, timeout=30)
+            return
+        except CommandError:
+            container = host.engine.containers(plan.project).get("postgres")
+            if time.monotonic() - start > timeout or _crashes(container) >= CRASHES:
+                raise not_healthy(plan, host, "postgres", _state(container), time.monotonic() - start) from None
+        time.sleep(0.5)
+
+
+def bring_up(plan: Plan, host: Host) -> None:
+    """Start the stores, make what is declared in them, start the rest, wait until all are healthy.
+
+    Raises CommandError when a service does not become healthy.
+    """
+    store = vault.open_store(host, plan)
+    up(plan, host, stores(plan))
+    wait_for_postgres(plan, host)
+    make_databases(plan, host, store)
+    wait_healthy(plan, host, stores(plan))
+    made = make_buckets(plan, host, store)
+    check_separation(plan, host, store)
+    log.info("  databases and roles are so; new buckets: %s", ", ".join(made) or "none")
+    up(plan, host, others(plan))
+    wait_healthy(plan, host, others(plan))

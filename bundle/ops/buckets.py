@@ -1,0 +1,52 @@
+"""Make the declared buckets, their users and policies so: versioned, one least-privilege key a bucket; idempotent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import urllib3
+from minio import Minio, MinioAdmin
+from minio.commonconfig import ENABLED
+from minio.credentials import StaticProvider
+from minio.versioningconfig import VersioningConfig
+
+
+def policy(bucket: dict[str, Any]) -> dict[str, Any]:
+    """The policy of a bucket's user; the Deny matters: this server lets s3:DeleteObject destroy single versions."""
+    arn = f"arn:aws:s3:::{bucket['name']}"
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": bucket["on_bucket"], "Resource": [arn]},
+            {"Effect": "Allow", "Action": bucket["on_objects"], "Resource": [f"{arn}/*"]},
+            {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion"], "Resource": [f"{arn}/*"]},
+        ],
+    }
+
+
+def make_so(request: dict[str, Any]) -> list[str]:
+    """Make every bucket of `request` so; returns what was new."""
+    pool = urllib3.PoolManager(
+        ca_certs=request["root_ca"], cert_reqs="CERT_REQUIRED", timeout=urllib3.Timeout(connect=5, read=30), retries=3
+    )
+    client = Minio(request["endpoint"], request["key"], request["secret"], secure=True, http_client=pool)
+    admin = MinioAdmin(
+        request["endpoint"], StaticProvider(request["key"], request["secret"]), secure=True, http_client=pool
+    )
+    made = []
+    for bucket in request["buckets"]:
+        if not client.bucket_exists(bucket["name"]):
+            client.make_bucket(bucket["name"])
+            made.append(bucket["name"])
+        if client.get_bucket_versioning(bucket["name"]).status != ENABLED:
+            client.set_bucket_versioning(bucket["name"], VersioningConfig(ENABLED))
+        admin.user_add(bucket["key"], bucket["secret"])
+        admin.policy_add(bucket["name"], policy=policy(bucket))
+        admin.policy_set(bucket["name"], user=bucket["key"])
+    return made
+
+
+if __name__ == "__main__":
+    json.dump({"made": make_so(json.load(sys.stdin))}, sys.stdout)

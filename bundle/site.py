@@ -1,0 +1,106 @@
+"""An installation on disk: its configuration, its mark, its release, and the plan that follows from them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle import config
+from bundle.errors import ConfigError
+from bundle.host import Host, write_file
+from bundle.plan import Plan, make_plan
+
+SITE_LABEL = "org.tracking-bundle.site"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What was bootstrapped: the folder that holds it, its manifest and where the sealed file lies."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    bundle: Path
+    sha256: str
+
+    @property
+    def version(self) -> str:
+        """The release's version."""
+        return str(self.manifest["version"])
+
+
+def find_root(folder: Path) -> Path:
+    """The root of the installation that the release in `folder` belongs to.
+
+    Raises ConfigError when `folder` is not a bootstrapped release.
+    """
+    if not (folder / "release.json").exists():
+        raise ConfigError(
+            "is not an installed release",
+            where=str(folder),
+            hint="On the closed host run bootstrap.sh, then this task in <root>/current.",
+        )
+    return folder.parent.parent
+
+
+def read_release(folder: Path) -> Release:
+    """The release bootstrapped into `folder`.
+
+    Raises ConfigError when its records cannot be read.
+    """
+    try:
+        record = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8"))
+        return Release(
+            folder=folder, manifest=manifest, bundle=Path(record["bundle"]), sha256=record.get("sha256_manifest", "")
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"the record of the release cannot be read: {error}", where=str(folder), hint="Run bootstrap.sh again."
+        ) from error
+
+
+def read_site_id(host: Host) -> str:
+    """The mark of this installation; empty before the first one."""
+    path = host.path("site-id")
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def ensure_site_id(host: Host) -> str:
+    """The mark of this installation, made at the first call."""
+    if not read_site_id(host):
+        write_file(host.path("site-id"), f"{secrets.token_hex(4)}\n".encode())
+    return read_site_id(host)
+
+
+def read_site(host: Host, given: Path | None = None) -> config.SiteConfig:
+    """site.toml: the `given` one, else the installation's, else all defaults.
+
+    Raises ConfigError with every problem of it.
+    """
+    path = given or host.path("site.toml")
+    if given is None and not path.exists():
+        return config.parse_site("")
+    return config.parse_site(config.read_text(path), str(path))
+
+
+def keep_site(host: Host, given: Path | None) -> None:
+    """Keep the `given` site.toml in the root; with none given and none there, write the commented sample."""
+    target = host.path("site.toml")
+    if given is not None and given.resolve() != target.resolve():
+        write_file(target, given.read_bytes())
+    elif not target.exists():
+        write_file(target, config.sample(config.SITE, "site.toml").encode())
+
+
+def read_plan(host: Host, version: str) -> Plan:
+    """The plan of what is installed.
+
+    Raises ConfigError when nothing is, or site.toml has problems.
+    """
+    site_id = read_site_id(host)
+    if not site_id or not host.path("rendered", "compose.yaml").exists():
+        raise ConfigError("nothing is installed here", where=str(host.root), hint="Run invoke install first.")
+    return make_plan(read_site(host), site_id=site_id, version=version)
