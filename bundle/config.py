@@ -272,6 +272,17 @@ def parse_bundle(text: str, where: str = "bundle.toml") -> BundleConfig:
     return BundleConfig(**values)
 
 
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML file of this product, as it is.
+
+    Raises ConfigError when it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}", where=str(path)) from error
+
+
 def read_bundle(path: Path | None) -> BundleConfig:
     """bundle.toml at `path`; all defaults when `path` is None and there is none in the current folder.
 

@@ -5,22 +5,26 @@ What the engine's API answers is asked through the SDK; compose and builds go th
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import IO, Any
 
 import docker
 import requests
 
 from bundle.errors import CommandError, PreconditionError
+from bundle.model import Image
 from bundle.run import run
 
 MINIMUM_SERVER = (24, 0)
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 PROJECT_LABEL = "com.docker.compose.project"
 
 
@@ -44,6 +48,19 @@ def find_client(plugin: str) -> str:
         message = f"{', '.join(seen)} misses the plugin {plugin}"
         raise PreconditionError(message, hint=f"Install the package docker-{plugin} (or docker-{plugin}-plugin).")
     raise PreconditionError("docker not found, needed to run the containers", hint="Install Docker Engine 24 or newer.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """One build: its folder, the other folders and files it may read, and how the result is called."""
+
+    context: Path
+    tag: str
+    file: str = "Dockerfile"
+    contexts: Mapping[str, Path] = field(default_factory=dict)
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    network: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,3 +267,132 @@ class Engine:
             failed = [entry["Output"].strip() for entry in log if entry["ExitCode"] != 0]
             return failed[-1].splitlines()[-1] if failed and failed[-1] else ""
         return ""
+
+    def build(self, wanted: Build, *, timeout: float) -> None:
+        """Build one image with BuildKit, from local inputs; proxies of the environment only where it has a network.
+
+        Raises CommandError when it fails.
+        """
+        command = ["buildx", "build", "--builder", "default", "--load", "--provenance=false", "--progress=plain"]
+        command += ["--tag", wanted.tag, "--file", str(wanted.context / wanted.file), "--network", wanted.network]
+        for name, folder in sorted(wanted.contexts.items()):
+            command += ["--build-context", f"{name}={folder}"]
+        for name, path in sorted(wanted.secrets.items()):
+            command += ["--secret", f"id={name},src={path}"]
+        for name, value in sorted(wanted.arguments.items()):
+            command += ["--build-arg", f"{name}={value}"]
+        proxies = {}
+        if wanted.network != "none":
+            proxies = {name: os.environ[name] for name in PROXY_VARIABLES if name in os.environ}
+            command += [f"--build-arg={name}" for name in proxies]  # the client takes the value from its environment
+        run(
+            [find_client("buildx"), *command, str(wanted.context)],
+            timeout=timeout,
+            env={**self.child_environment, **proxies},
+            stream=True,
+        )
+
+    def image(self, name: str, reference: str) -> Image | None:
+        """The image that the engine has as `reference`, if any."""
+        try:
+            found = self.api.images.get(reference).attrs
+        except docker.errors.ImageNotFound:
+            return None
+        layers = tuple(found["RootFS"]["Layers"])
+        return Image(name=name, reference=reference, id=found["Id"], size=found["Size"], layers=layers)
+
+    def tag(self, reference: str, other: str) -> None:
+        """Give the image `reference` the name `other` too.
+
+        Raises PreconditionError when no engine answers.
+        """
+        self.api.images.get(reference).tag(*other.rsplit(":", 1))
+
+    def inspect_image(self, reference: str) -> dict[str, Any] | None:
+        """What the engine knows of the image `reference`; None when it has none."""
+        try:
+            found: dict[str, Any] = self.api.api.inspect_image(reference)
+        except docker.errors.NotFound:
+            return None
+        return found
+
+    def image_references(self) -> tuple[str, ...]:
+        """Every name and digest reference under which the engine has an image."""
+        images = self.api.api.images()
+        names = [image.get(key) or [] for image in images for key in ("RepoTags", "RepoDigests")]
+        return tuple(sorted({name for group in names for name in group}))
+
+    def tag_image(self, reference: str, name: str) -> None:
+        """Give the image `reference` the further name `name` (with its tag)."""
+        repository, _, tag = name.rpartition(":")
+        self.api.api.tag(reference, repository, tag)
+
+    def untag_image(self, reference: str) -> None:
+        """Take the name `reference` away; the image goes with its last name. Absent: nothing happens."""
+        with contextlib.suppress(docker.errors.NotFound):
+            self.api.api.remove_image(reference, noprune=True)
+
+    def save_images(self, references: Sequence[str]) -> IO[bytes]:
+        """The archive of the images `references`, as a stream.
+
+        Raises CommandError when the engine refuses.
+        """
+        api = self.api.api
+        url = f"{api.base_url}/v{api.api_version}/images/get"
+        answer = api.get(url, params={"names": list(references)}, stream=True)
+        if answer.status_code != 200:
+            raise CommandError(f"exporting images: {answer.text.strip()}", where="container engine")
+        stream: IO[bytes] = answer.raw
+        return stream
+
+    def load_images(self, archive: Iterable[bytes]) -> None:
+        """Take in the images of an archive that is made while it is sent.
+
+        Raises CommandError when the engine refuses it.
+        """
+        try:
+            for event in self.api.api.load_image(archive) or ():
+                if "error" in event:
+                    raise CommandError(f"loading images: {event['error']}", where="container engine")
+        except docker.errors.APIError as error:
+            raise CommandError(f"loading images: {error}", where="container engine") from error
+
+    def pull_image(self, repository: str, digest: str) -> Iterator[dict[str, Any]]:
+        """Pull `repository`@`digest` without a login, giving the engine's progress events.
+
+        Raises CommandError when the engine cannot.
+        """
+        try:
+            for event in self.api.api.pull(
+                repository, digest, stream=True, decode=True, auth_config={}
+            ):
+                if "error" in event:
+                    raise CommandError(f"pulling {repository}: {event['error']}", where="container engine")
+                yield event
+        except docker.errors.APIError as error:
+            raise CommandError(f"pulling {repository}: {error}", where="container engine") from error
+
+    def remove_labelled(self, label: str, *, volumes: bool) -> list[str]:
+        """Remove the containers and networks that carry `label`, and the volumes too when asked.
+
+        Returns the names of what was removed; what carries no label is not touched.
+        """
+        removed = []
+        own: dict[str, str | list[str] | bool] = {"label": [label]}
+        for container in self.api.containers.list(all=True, filters=own, ignore_removed=True):
+            removed.append(f"container {container.name}")
+            container.remove(force=True, v=True)
+        for network in self.api.networks.list(filters=own):
+            removed.append(f"network {network.name}")
+            network.remove()
+        for volume in self.api.volumes.list(filters={"label": label}) if volumes else []:
+            removed.append(f"volume {volume.name}")
+            volume.remove(force=True)
+        return removed
+
+    def remove_images(self, prefix: str) -> list[str]:
+        """Remove every image whose name begins with `prefix`; returns the names."""
+        names = [tag for image in self.api.images.list() for tag in image.tags if tag.startswith(prefix)]
+        for name in names:
+            self.api.images.remove(name, force=True)
+        return [f"image {name}" for name in names]

@@ -1,0 +1,125 @@
+"""Install the wheels of /wheels into /opt/venv, cut what is never read, compile the rest.
+
+Runs inside the build, by the image's python3: no network, pip straight from its wheel, so that pip is in no image.
+"""
+
+import compileall
+import pathlib
+import py_compile
+import shutil
+import subprocess
+
+VENV = pathlib.Path("/opt/venv")
+WHEELS = pathlib.Path("/wheels")
+TESTS = ("tests",)
+KEPT_TESTS = ()
+SUFFIXES = (".pyi", ".pxd", ".pyx", ".a", ".h", ".hpp", ".c", ".cpp", ".map")
+CUTS = (
+    "pyarrow/include",
+    "pyarrow/src",
+    "pyarrow/libarrow_flight.so*",
+    "pyarrow/libarrow_python_flight.so*",
+    "pyarrow/_flight*.so",
+    "pyarrow/libarrow_substrait.so*",
+    "pyarrow/_substrait*.so",
+    "numpy/_core/include",
+    "numpy/_core/lib",
+    "matplotlib/mpl-data/sample_data",
+)
+AWS_SERVICES = {"s3", "sts", "sso", "sso-oidc", "signin"}
+
+
+def install() -> None:
+    """Make the venv where the parent has none, and add the wheels of requirements.txt, each checked by its digest."""
+    if not (VENV / "bin/python").exists():
+        subprocess.run(["python3", "-m", "venv", "--without-pip", str(VENV)], check=True)
+    pip = next((WHEELS / "pip").glob("pip-*.whl")) / "pip"
+    subprocess.run(
+        [
+            *(
+                str(VENV / "bin/python"),
+                "-B",
+                str(pip),
+                "install",
+                "--no-index",
+                "--no-deps",
+                "--no-compile",
+            ),
+            *(
+                "--no-cache-dir",
+                "--disable-pip-version-check",
+                "--root-user-action=ignore",
+                "--quiet",
+            ),
+            *(
+                "--require-hashes",
+                "--find-links",
+                str(WHEELS),
+                "--requirement",
+                str(WHEELS / "requirements.txt"),
+            ),
+        ],
+        check=True,
+    )
+
+
+def size(path: pathlib.Path) -> int:
+    """Bytes of a file, or of all files under a folder."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(size(child) for child in path.iterdir())
+    return path.lstat().st_size
+
+
+def unused(site: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """What no program of ours ever reads, by kind."""
+    found = {
+        "tests": [
+            p
+            for p in site.rglob("*")
+            if p.is_dir() and p.name in TESTS and not str(p).endswith(KEPT_TESTS)
+        ],
+        "sources and headers": [p for p in site.rglob("*") if p.suffix in SUFFIXES and p.is_file()],
+        "named": [p for cut in CUTS for p in site.glob(cut)],
+    }
+    services = site / "botocore/data"
+    if services.is_dir():
+        found["cloud services"] = [
+            p for p in services.iterdir() if p.is_dir() and p.name not in AWS_SERVICES
+        ]
+    return found
+
+
+def cut(site: pathlib.Path) -> None:
+    """Remove what is unused, and say how much it was."""
+    for kind, paths in unused(site).items():
+        total = files = 0
+        for path in paths:
+            if not path.exists() and not path.is_symlink():
+                continue  # inside a folder that has just gone
+            total += size(path)
+            files += sum(1 for p in path.rglob("*")) if path.is_dir() else 1
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        print(f"cut {kind}: {total / 1e6:.1f} MB, {files} files")
+
+
+def compile_new(site: pathlib.Path) -> None:
+    """Compile what has no bytecode yet: a parent's files are not written again.
+
+    Bytecode is never checked against its source at run time: the root file system is read-only there.
+    """
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    for source in site.rglob("*.py"):
+        if not any(source.parent.glob(f"__pycache__/{source.stem}.cpython-*.pyc")):
+            compileall.compile_file(source, quiet=2, invalidation_mode=mode)
+
+
+def main() -> None:
+    """Install, cut, compile."""
+    install()
+    site = next(VENV.glob("lib/python3.*/site-packages"))
+    cut(site)
+    compile_new(site)
+    print(f"venv {size(VENV) / 1e6:.1f} MB")
+
+
+main()
