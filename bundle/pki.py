@@ -197,6 +197,17 @@ def authorities(host: Host, plan: Plan) -> tuple[x509.Certificate, Authority]:
     return root.certificate, _load(*middle_files)
 
 
+def expiry(path: Path) -> datetime.datetime:
+    """When the certificate in `path` (the first of it) expires, UTC.
+
+    Raises ConfigError when it cannot be read.
+    """
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path), hint="Run invoke install again.") from error
+
+
 def leaf_names(plan: Plan, service: Service) -> tuple[str, ...]:
     """Every name in the certificate of `service`."""
     if service.name != "gateway":

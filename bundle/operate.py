@@ -1,0 +1,196 @@
+"""Daily life on the closed host: start, stop, status, logs, start at boot, and taking it all away again."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle import pki
+from bundle.engine import Container
+from bundle.errors import ConfigError, PreconditionError
+from bundle.host import Host, write_file
+from bundle.plan import Plan
+from bundle.run import log, run
+from bundle.services.names import public, url
+from bundle.site import SITE_LABEL
+
+ENGINE_WITHIN_S = 60
+UNIT = Path("/etc/systemd/system/tracking-bundle.service")
+CRON = Path("/etc/cron.d/tracking-bundle")
+SYSTEMD = Path("/run/systemd/system")
+DOORS = ("portal", "mlflow", "phoenix")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of the status table."""
+
+    name: str
+    state: str
+    detail: str
+    good: bool
+
+
+def wait_for_engine(host: Host, timeout: float = ENGINE_WITHIN_S) -> None:
+    """Wait until the engine answers, as after a boot; `timeout` in seconds.
+
+    Raises PreconditionError when it does not.
+    """
+    start = time.monotonic()
+    while True:
+        try:
+            host.engine.api.ping()
+            return
+        except PreconditionError:
+            if time.monotonic() - start > timeout:
+                raise
+        time.sleep(1)
+
+
+def stop(plan: Plan, host: Host) -> None:
+    """Stop every service; data stays.
+
+    Raises CommandError when the engine refuses.
+    """
+    file = host.path("rendered", "compose.yaml")
+    host.engine.compose(plan.project, file, ["stop", "--timeout", "30"], timeout=180)
+
+
+def logs(plan: Plan, host: Host, service: str, since: str) -> str:
+    """The log of `service` (empty: of all) since a time or for a duration like 1h.
+
+    Raises ConfigError for an unknown service.
+    """
+    known = [s.name for s in plan.services]
+    if service and service not in known:
+        raise ConfigError(f"{service!r} is not a service", where="--service", hint=f"Known: {', '.join(known)}.")
+    arguments = ["logs", "--no-color", "--timestamps", "--since", since, *([service] if service else [])]
+    return host.engine.compose(plan.project, host.path("rendered", "compose.yaml"), arguments, timeout=120)
+
+
+def _service_line(plan: Plan, name: str, container: Container | None) -> Line:
+    if container is None:
+        return Line(name=name, state="absent", detail="start it with invoke start", good=False)
+    healthy = container.state == "running" and container.health == "healthy"
+    state = container.health if container.state == "running" else container.state
+    wrong = "" if container.image == plan.image(name) else " (not this release's image)"
+    detail = f"{container.image}{wrong}, since {container.started[:19]}Z"
+    return Line(name=name, state=state, detail=detail, good=healthy and not wrong)
+
+
+def certificate_lines(plan: Plan, host: Host) -> list[Line]:
+    """When each certificate expires, the next one first."""
+    files = {s.name: host.path("secrets", s.name, "tls.crt") for s in plan.services}
+    files |= {name: host.path("pki", f"{name}.crt") for name in ("intermediate", "root")}
+    lines = []
+    for name, path in files.items():
+        end = pki.expiry(path)
+        days = (end - pki.now()).days
+        lines.append((end, Line(name=f"certificate {name}", state=f"{days} d", detail=f"until {end:%Y-%m-%d}", good=days > 14)))
+    return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
+
+
+def status(plan: Plan, host: Host) -> list[Line]:
+    """Services, doors, what expires next, and the room that is left."""
+    containers = host.engine.containers(plan.project)
+    lines = [_service_line(plan, service.name, containers.get(service.name)) for service in plan.services]
+    lines += [Line(name=door, state="url", detail=url(plan.site, door), good=True) for door in DOORS]
+    lines.append(certificate_lines(plan, host)[0])
+    free = shutil.disk_usage(host.root)
+    share = 100 * free.used // free.total
+    lines.append(Line(name="disk", state=f"{share} %", detail=f"{free.free / (1 << 30):.1f} GiB free", good=share < 85))
+    return lines
+
+
+def boot_command(host: Host) -> str:
+    """The command that starts the stack after a boot."""
+    current = host.path("current")
+    return f"cd {shlex.quote(str(current))} && .venv/bin/invoke start --quiet"
+
+
+def _unit(host: Host) -> str:
+    command = boot_command(host).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+    return f"""[Unit]
+Description=tracking-bundle: MLflow and Phoenix
+After=docker.service network-online.target
+Requires=docker.service
+PartOf=docker.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c "{command}"
+TimeoutStartSec=600
+
+[Install]
+WantedBy=multi-user.target docker.service
+"""
+
+
+def schedule_boot(host: Host) -> str:
+    """Have the stack started at boot, by systemd or cron; returns what did it, empty where this host has neither."""
+    if SYSTEMD.exists():
+        write_file(UNIT, _unit(host).encode())
+        run(["systemctl", "daemon-reload"], timeout=60)
+        run(["systemctl", "enable", UNIT.name], timeout=60)
+        return str(UNIT)
+    if CRON.parent.exists():
+        command = boot_command(host).replace("%", "\\%")
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        write_file(CRON, f"PATH={path}\n@reboot root {command}\n".encode(), mode=0o644)
+        return str(CRON)
+    return ""
+
+
+def unschedule_boot() -> None:
+    """No longer start the stack at boot."""
+    if UNIT.exists() and SYSTEMD.exists():
+        run(["systemctl", "disable", UNIT.name], timeout=60, check=False)
+    UNIT.unlink(missing_ok=True)
+    CRON.unlink(missing_ok=True)
+
+
+def scheduled() -> str:
+    """The file that starts the stack at boot; empty when there is none."""
+    return next((str(path) for path in (UNIT, CRON) if path.exists()), "")
+
+
+def uninstall(host: Host, *, purge: bool) -> list[str]:
+    """Remove what the product made: containers and networks; with `purge` volumes, images, secrets and CA too.
+
+    Only what carries this product's label is touched. Returns what was removed.
+    """
+    removed = host.engine.remove_labelled(SITE_LABEL, volumes=purge)
+    unschedule_boot()
+    if purge:
+        removed += host.engine.remove_images("tracking-bundle/")
+        for name in ("rendered", "secrets", "pki", "reports"):
+            if host.path(name).exists():
+                shutil.rmtree(host.path(name))
+                removed.append(str(host.path(name)))
+        for name in ("site-id", "site.toml"):
+            host.path(name).unlink(missing_ok=True)
+    return removed
+
+
+def door_notes(plan: Plan) -> list[str]:
+    """How people reach the stack from this host and from others."""
+    site = plan.site
+    hosts = " ".join(dict.fromkeys(public(site, door) for door in DOORS))
+    if site.bind == "127.0.0.1":
+        return [
+            f"this host only: https://127.0.0.1:{site.ports_portal} works as it is; for the name add to /etc/hosts: 127.0.0.1 {hosts}",
+            "for colleagues: set bind to this host's address in site.toml, run invoke install, and have the site's DNS name it",
+        ]
+    return [f"the site's DNS (or each client's hosts file) must name {hosts} for {site.bind}"]
+
+
+def log_lines(lines: list[Line]) -> None:
+    """Write a status table for a person."""
+    width = max(len(line.name) for line in lines)
+    for line in lines:
+        log.info("  %s %-*s  %-10s %s", "✓" if line.good else "✗", width, line.name, line.state, line.detail)
+
