@@ -5,16 +5,14 @@ What the engine's API answers is asked through the SDK; compose and builds go th
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
 
 import docker
 import requests
@@ -307,70 +305,6 @@ class Engine:
         Raises PreconditionError when no engine answers.
         """
         self.api.images.get(reference).tag(*other.rsplit(":", 1))
-
-    def inspect_image(self, reference: str) -> dict[str, Any] | None:
-        """What the engine knows of the image `reference`; None when it has none."""
-        try:
-            found: dict[str, Any] = self.api.api.inspect_image(reference)
-        except docker.errors.NotFound:
-            return None
-        return found
-
-    def image_references(self) -> tuple[str, ...]:
-        """Every name and digest reference under which the engine has an image."""
-        images = self.api.api.images()
-        names = [image.get(key) or [] for image in images for key in ("RepoTags", "RepoDigests")]
-        return tuple(sorted({name for group in names for name in group}))
-
-    def tag_image(self, reference: str, name: str) -> None:
-        """Give the image `reference` the further name `name` (with its tag)."""
-        repository, _, tag = name.rpartition(":")
-        self.api.api.tag(reference, repository, tag)
-
-    def untag_image(self, reference: str) -> None:
-        """Take the name `reference` away; the image goes with its last name. Absent: nothing happens."""
-        with contextlib.suppress(docker.errors.NotFound):
-            self.api.api.remove_image(reference, noprune=True)
-
-    def save_images(self, references: Sequence[str]) -> IO[bytes]:
-        """The archive of the images `references`, as a stream.
-
-        Raises CommandError when the engine refuses.
-        """
-        api = self.api.api
-        url = f"{api.base_url}/v{api.api_version}/images/get"
-        answer = api.get(url, params={"names": list(references)}, stream=True)
-        if answer.status_code != 200:
-            raise CommandError(f"exporting images: {answer.text.strip()}", where="container engine")
-        stream: IO[bytes] = answer.raw
-        return stream
-
-    def load_images(self, archive: Iterable[bytes]) -> None:
-        """Take in the images of an archive that is made while it is sent.
-
-        Raises CommandError when the engine refuses it.
-        """
-        try:
-            for event in self.api.api.load_image(archive) or ():
-                if "error" in event:
-                    raise CommandError(f"loading images: {event['error']}", where="container engine")
-        except docker.errors.APIError as error:
-            raise CommandError(f"loading images: {error}", where="container engine") from error
-
-    def pull_image(self, repository: str, digest: str) -> Iterator[dict[str, Any]]:
-        """Pull `repository`@`digest` without a login, giving the engine's progress events.
-
-        Raises CommandError when the engine cannot.
-        """
-        try:
-            for event in self.api.api.pull(
-                repository, digest, stream=True, decode=True, auth_config={}
-            ):
-                if "error" in event:
-                    raise CommandError(f"pulling {repository}: {event['error']}", where="container engine")
-                yield event
-        except docker.errors.APIError as error:
-            raise CommandError(f"pulling {repository}: {error}", where="container engine") from error
 
     def remove_labelled(self, label: str, *, volumes: bool) -> list[str]:
         """Remove the containers and networks that carry `label`, and the volumes too when asked.

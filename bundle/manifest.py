@@ -1,0 +1,142 @@
+"""What a bundle holds: every member with its size, digest and mode, and how the members make images and a tool.
+
+Pure: bytes to value and back. The form is checked by unseal.py, which must do it alone on a bare host.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle import unseal
+from bundle.errors import BundleError, ConfigError, IntegrityError, PreconditionError, Problem
+
+FORMAT = 1
+PRODUCT = "tracking-bundle"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One file of the bundle."""
+
+    path: str
+    size: int
+    sha256: str
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedImage:
+    """One image: the digests of its OCI blobs, base layer first; `size` is that of its layers unpacked."""
+
+    name: str
+    reference: str
+    manifest: str
+    config: str
+    layers: tuple[str, ...]
+    diff_ids: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything that was sealed; `wheels` names the tool's wheels for each version of Python."""
+
+    version: str
+    arch: str
+    created: str
+    counter: int
+    expires: str
+    mtime: int
+    checker_sha256: str
+    images: tuple[SealedImage, ...]
+    wheels: dict[str, tuple[str, ...]]
+    members: tuple[Member, ...]
+
+    def size_of(self, digest: str) -> int:
+        """The bytes of the blob `digest`."""
+        path = blob_path(digest)
+        return next(member.size for member in self.members if member.path == path)
+
+
+def blob_path(digest: str) -> str:
+    """Where the blob `digest` (sha256:…) lies in a bundle, as in an OCI layout."""
+    return "blobs/" + digest.replace(":", "/", 1)
+
+
+def parse(raw: bytes) -> Manifest:
+    """The manifest that `raw` says.
+
+    Raises IntegrityError when its form is wrong.
+    """
+    try:
+        data = unseal.parse_manifest(raw)
+        return _from_dict(data)
+    except unseal.SealError as error:
+        raise as_bundle_error(error) from error
+    except (KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"MANIFEST.json has a wrong form: {error}", hint="Make the bundle again."
+        ) from error
+
+
+def read(bundle: Path) -> Manifest:
+    """The manifest inside the file `bundle`, without a look at its signature.
+
+    Raises IntegrityError, or ConfigError when the file cannot be read.
+    """
+    try:
+        return parse(unseal.manifest_bytes(bundle))
+    except unseal.SealError as error:
+        raise as_bundle_error(error) from error
+
+
+def _from_dict(data: dict[str, Any]) -> Manifest:
+    plain = ("version", "arch", "created", "counter", "expires", "mtime", "checker_sha256")
+    lists = ("layers", "diff_ids")
+    return Manifest(
+        **{key: data[key] for key in plain},
+        images=tuple(
+            SealedImage(
+                **{key: tuple(value) if key in lists else value for key, value in image.items()}
+            )
+            for image in data["images"]
+        ),
+        wheels={python: tuple(names) for python, names in data["wheels"].items()},
+        members=tuple(Member(**member) for member in data["members"]),
+    )
+
+
+def dump(manifest: Manifest) -> bytes:
+    """The bytes that are signed: one key, one image, one member a line, so that sh can read them too."""
+    data = {"format": FORMAT, "product": PRODUCT, **asdict(manifest)}
+    lines = []
+    for key, value in data.items():
+        if key in ("images", "members"):
+            rows = ",\n".join("  " + _json(row) for row in value)
+            lines.append(f'"{key}": [\n{rows}\n]')
+        else:
+            lines.append(f'"{key}": {_json(value)}')
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def as_bundle_error(error: unseal.SealError) -> BundleError:
+    """The checker's refusal as an error of this product, with the same exit code."""
+    kinds = {unseal.USAGE: ConfigError, unseal.PRECONDITION: PreconditionError}
+    kind = kinds.get(error.code, IntegrityError)
+    last = len(error.problems) - 1
+    return kind.of(
+        [
+            Problem(message=problem, hint=error.hint if index == last else "")
+            for index, problem in enumerate(error.problems)
+        ]
+    )

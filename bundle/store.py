@@ -1,0 +1,135 @@
+"""The engine's image store over its own API: look, name, send out, take in, pull; nothing about containers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, cast
+from urllib.parse import quote
+
+import requests
+
+from bundle.engine import Engine
+from bundle.errors import CommandError
+
+WHERE = "container engine"
+
+
+def _ask(
+    engine: Engine,
+    method: str,
+    path: str,
+    query: Mapping[str, str | Sequence[str]],
+    *,
+    data: Iterable[bytes] | None = None,
+    stream: bool = False,
+) -> requests.Response:
+    api = engine.api.api
+    headers = {"X-Registry-Auth": "e30="}  # an empty login: nothing of the operator's is sent along
+    try:
+        return api.request(
+            method,
+            f"{api.base_url}/v{api.api_version}/images/{path}",
+            params=dict(query),
+            data=data,
+            headers=headers,
+            stream=stream,
+            timeout=None if stream else 600,
+        )
+    except requests.exceptions.RequestException as error:
+        raise CommandError(f"asking for images/{path}: {error}", where=WHERE) from error
+
+
+def _refused(what: str, answer: requests.Response) -> CommandError:
+    try:
+        text = str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        text = answer.text.strip()
+    return CommandError(f"{what}: {text}", where=WHERE)
+
+
+def _events(what: str, answer: requests.Response) -> Iterator[dict[str, Any]]:
+    try:
+        for line in answer.iter_lines():
+            event = json.loads(line) if line.strip() else {}
+            if "error" in event:
+                raise CommandError(f"{what}: {event['error']}", where=WHERE)
+            yield event
+    except requests.exceptions.RequestException as error:
+        raise CommandError(f"{what}: the engine hung up ({error})", where=WHERE) from error
+    finally:
+        answer.close()
+
+
+def inspect(engine: Engine, reference: str) -> dict[str, Any] | None:
+    """What the engine knows of the image `reference`; None when it has none."""
+    answer = _ask(engine, "GET", f"{quote(reference, safe='/:@')}/json", {})
+    if answer.status_code == 404:
+        return None
+    if answer.status_code != 200:
+        raise _refused(f"looking at {reference}", answer)
+    return cast("dict[str, Any]", answer.json())
+
+
+def references(engine: Engine) -> tuple[str, ...]:
+    """Every name and digest reference under which the engine has an image."""
+    images = _ask(engine, "GET", "json", {}).json()
+    names = [image.get(key) or [] for image in images for key in ("RepoTags", "RepoDigests")]
+    return tuple(sorted({name for group in names for name in group}))
+
+
+def tag(engine: Engine, reference: str, name: str) -> None:
+    """Give the image `reference` the further name `name`, which includes a tag.
+
+    Raises CommandError when the engine refuses.
+    """
+    repository, _, label = name.rpartition(":")
+    path = f"{quote(reference, safe='/:@')}/tag"
+    answer = _ask(engine, "POST", path, {"repo": repository, "tag": label})
+    if answer.status_code != 201:
+        raise _refused(f"naming {reference}", answer)
+
+
+def untag(engine: Engine, reference: str) -> None:
+    """Take the name `reference` away; an image goes with its last name. Absent: nothing happens.
+
+    Raises CommandError when the engine refuses.
+    """
+    answer = _ask(engine, "DELETE", quote(reference, safe="/:@"), {"noprune": "true"})
+    if answer.status_code not in (200, 404):
+        raise _refused(f"taking the name {reference} away", answer)
+
+
+def save(engine: Engine, names: Sequence[str]) -> IO[bytes]:
+    """The archive of the images `names`, as a stream.
+
+    Raises CommandError when the engine refuses.
+    """
+    answer = _ask(engine, "GET", "get", {"names": list(names)}, stream=True)
+    if answer.status_code != 200:
+        raise _refused("exporting images", answer)
+    return cast("IO[bytes]", answer.raw)
+
+
+def load(engine: Engine, archive: Iterable[bytes]) -> None:
+    """Take in the images of an archive that is made while it is sent.
+
+    Raises CommandError when the engine refuses it.
+    """
+    answer = _ask(engine, "POST", "load", {"quiet": "true"}, data=archive, stream=True)
+    if answer.status_code != 200:
+        raise _refused("loading images", answer)
+    for _ in _events("loading images", answer):
+        pass
+
+
+def pull(engine: Engine, repository: str, digest: str) -> Iterator[dict[str, Any]]:
+    """Pull `repository`@`digest`, giving the engine's progress events.
+
+    Raises CommandError when the engine cannot.
+    """
+    query = {"fromImage": repository, "tag": digest}
+    answer = _ask(engine, "POST", "create", query, stream=True)
+    if answer.status_code != 200:
+        raise _refused(f"pulling {repository}", answer)
+    yield from _events(f"pulling {repository}", answer)

@@ -1,0 +1,526 @@
+"""Check a bundle file in place: one file, standard library only, Python 3.10 or newer.
+
+bootstrap.sh runs it as `python3 -I unseal.py FILE --manifest SHA256 …` after the host's own openssl has found the
+signature over MANIFEST.json and the digest of this very file right; the tool imports its reading functions. Nothing is
+parsed, unpacked or written before every byte of the file is accounted for: a bundle has exactly one form (members in
+the order of the manifest, each header and each padding byte given by it), so any flipped bit is found and named.
+Only then is the next step, unpack.py, taken out of the bundle and run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import shlex
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
+
+BLOCK, RECORD, CHUNK = 512, 10240, 1 << 20
+MAX_MANIFEST, MAX_SIGNATURE, MAX_MEMBERS, MAX_SHOWN = 16 << 20, 4096, 100_000, 40
+UNLISTED = ("MANIFEST.json", "MANIFEST.sig")
+ZEROS = bytes(BLOCK)
+HEX = re.compile(r"[0-9a-f]{64}")
+KOREAN = any(
+    os.environ.get(name, "").startswith("ko") for name in ("LC_ALL", "LC_MESSAGES", "LANG")
+)
+INTEGRITY, PRECONDITION, USAGE = 5, 3, 2
+
+Tick = Callable[[int], None]
+
+
+class SealError(Exception):
+    """Why this bundle is not taken: an exit code, one line a problem, and what to do next."""
+
+    def __init__(self, code: int, problems: list[str], hint: str) -> None:
+        super().__init__("\n".join(problems))
+        self.code, self.problems, self.hint = code, problems, hint
+
+
+def say(english: str, korean: str) -> str:
+    """The text in the operator's language."""
+    return korean if KOREAN else english
+
+
+def header(path: str, size: int, mode: int, mtime: int) -> bytes:
+    """The one ustar header that a member may have: plain file, owner 0, nothing optional.
+
+    Raises ValueError when ustar cannot hold the path or the size.
+    """
+    prefix, name = b"", path.encode()
+    if len(name) > 100:
+        cut = name.rfind(b"/", 0, 156)
+        prefix, name = name[: max(cut, 0)], name[cut + 1 :]
+    if len(name) > 100 or len(prefix) > 155 or size >= 1 << 33:
+        raise ValueError(f"{path}: the path or the file is too long for the bundle's format")
+    front = (
+        name.ljust(100, b"\0")
+        + b"%07o\0" % mode
+        + b"0000000\0" * 2
+        + b"%011o\0%011o\0" % (size, mtime)
+    )
+    back = (
+        b"0"
+        + bytes(100)
+        + b"ustar\x0000"
+        + bytes(64)
+        + b"0000000\0" * 2
+        + prefix.ljust(155, b"\0")
+        + bytes(12)
+    )
+    return front + b"%06o\0 " % (sum(front) + sum(back) + 8 * 32) + back
+
+
+def padded(size: int) -> int:
+    """The room that `size` bytes take in the file."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def file_end(offset: int) -> int:
+    """The length of a bundle file whose last member ends at `offset`."""
+    return -(-(offset + 2 * BLOCK) // RECORD) * RECORD
+
+
+def damaged(problem: str) -> SealError:
+    """The refusal of a file that is not what was sealed."""
+    hint = say(
+        "Copy the file again from its source; compare `openssl dgst -sha256` with the trust sheet.",
+        "원본에서 파일을 다시 복사한 뒤 `openssl dgst -sha256` 값을 확인서(trust sheet)와 비교하세요.",
+    )
+    return SealError(INTEGRITY, [problem], hint)
+
+
+def _head(file: BinaryIO) -> tuple[bytes, int, int]:
+    """MANIFEST.json, the size of MANIFEST.sig, and where the members after it begin."""
+    offset, raw, info = 0, b"", None
+    for name, limit in (
+        ("bootstrap.sh", CHUNK),
+        (UNLISTED[0], MAX_MANIFEST),
+        (UNLISTED[1], MAX_SIGNATURE),
+    ):
+        file.seek(offset)
+        try:
+            info = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            info = None
+        if info is None or info.name != name or info.type != b"0" or not 0 <= info.size <= limit:
+            raise damaged(
+                say(f"{name} is not where it must be", f"{name} 파일이 제자리에 없습니다")
+            )
+        raw = file.read(info.size) if name == UNLISTED[0] else raw
+        offset += BLOCK + padded(info.size)
+    assert info is not None
+    return raw, info.size, offset
+
+
+def parse_manifest(raw: bytes) -> dict[str, Any]:
+    """The manifest as plain values, its form checked and within limits.
+
+    Raises SealError.
+    """
+    try:
+        manifest = json.loads(raw) if len(raw) <= MAX_MANIFEST else None
+        _check_form(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        problem = say(
+            f"MANIFEST.json has a wrong form: {error}",
+            f"MANIFEST.json 형식이 잘못되었습니다: {error}",
+        )
+        raise damaged(problem) from error
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def _check_form(manifest: Any) -> None:
+    if manifest["format"] != 1 or manifest["product"] != "tracking-bundle":
+        raise ValueError("unknown format")
+    if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,63}", manifest["version"]):
+        raise ValueError("version")
+    if not all(
+        type(manifest[key]) is int and 0 <= manifest[key] < 1 << 33 for key in ("counter", "mtime")
+    ):
+        raise ValueError("counter or mtime")
+    for key in ("created", "expires"):
+        datetime.datetime.strptime(manifest[key], "%Y-%m-%dT%H:%M:%SZ")
+    members, seen = manifest["members"], set(UNLISTED)
+    if not isinstance(manifest["arch"], str) or not 0 < len(members) <= MAX_MEMBERS:
+        raise ValueError("arch or members")
+    for member in members:
+        path, size = member["path"], member["size"]
+        parts = path.split("/")
+        if (
+            path in seen
+            or any(part in ("", ".", "..") for part in parts)
+            or not path.isprintable()
+            or "\\" in path
+        ):
+            raise ValueError(f"member {path!r}")
+        if type(size) is not int or size < 0 or member["mode"] not in (0o644, 0o755):
+            raise ValueError(f"size or mode of {path}")
+        if not HEX.fullmatch(member["sha256"]):
+            raise ValueError(f"sha256 of {path}")
+        header(path, size, member["mode"], manifest["mtime"])
+        seen.add(path)
+    if members[0]["path"] != "bootstrap.sh" or not isinstance(manifest["images"], list):
+        raise ValueError("bootstrap.sh must be first")
+    if not all(f"wheels/{name}" in seen for names in manifest["wheels"].values() for name in names):
+        raise ValueError("wheels")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest inside the bundle `path`; its signature is not looked at here.
+
+    Raises SealError.
+    """
+    return parse_manifest(manifest_bytes(path))
+
+
+def manifest_bytes(path: Path) -> bytes:
+    """MANIFEST.json as it lies in the bundle `path`.
+
+    Raises SealError.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _head(file)[0]
+    except OSError as error:
+        problem = say(
+            f"cannot read {path}: {error.strerror}",
+            f"{path} 파일을 읽을 수 없습니다: {error.strerror}",
+        )
+        hint = say("Give the path of the bundle file.", "번들 파일의 경로를 지정하세요.")
+        raise SealError(USAGE, [problem], hint) from error
+
+
+def members(path: Path) -> dict[str, tuple[int, int]]:
+    """Where each member lies in the bundle `path`: name → (offset, size), computed from its manifest.
+
+    Raises SealError.
+    """
+    manifest = read_manifest(path)
+    with open(path, "rb") as file:
+        raw, signature, _ = _head(file)
+    return {
+        name: (offset + BLOCK, size)
+        for name, offset, size in _places(manifest, len(raw), signature)
+    }
+
+
+def _places(manifest: dict[str, Any], raw: int, signature: int) -> Iterator[tuple[str, int, int]]:
+    sizes = [(member["path"], member["size"]) for member in manifest["members"]]
+    sizes[1:1] = [(UNLISTED[0], raw), (UNLISTED[1], signature)]
+    offset = 0
+    for name, size in sizes:
+        yield name, offset, size
+        offset += BLOCK + padded(size)
+
+
+def check(path: Path, digest: str, tick: Tick = lambda _: None) -> dict[str, Any]:
+    """Compare every byte of the bundle `path` with its manifest, whose sha256 must be `digest`; return the manifest.
+
+    Raises SealError, with every missing, changed and extra member named.
+    """
+    raw = manifest_bytes(path)
+    if hashlib.sha256(raw).hexdigest() != digest:
+        raise damaged(
+            say(
+                "MANIFEST.json is not the one that was signed",
+                "MANIFEST.json이 서명된 것과 다릅니다",
+            )
+        )
+    manifest = parse_manifest(raw)
+    with open(path, "rb", buffering=0) as file:
+        problems = list(_find_problems(file, manifest, len(raw), _head(file)[1], tick))
+    if problems:
+        refusal = damaged(problems[0])
+        refusal.problems = problems
+        raise refusal
+    return manifest
+
+
+def _find_problems(
+    file: BinaryIO, manifest: dict[str, Any], raw: int, signature: int, tick: Tick
+) -> Iterator[str]:
+    """Walk the file header by header: what is changed or extra, then what is missing or trails."""
+    expected = {member["path"]: member for member in manifest["members"]}
+    expected |= {
+        UNLISTED[0]: {"size": raw, "mode": 0o644},
+        UNLISTED[1]: {"size": signature, "mode": 0o644},
+    }
+    places = {offset: name for name, offset, _ in _places(manifest, raw, signature)}
+    last = max(places)
+    end = last + BLOCK + padded(expected[places[last]]["size"])
+    length, offset, seen, clean = os.fstat(file.fileno()).st_size, 0, set[str](), True
+    while offset + BLOCK <= length and (block := os.pread(file.fileno(), BLOCK, offset)) != ZEROS:
+        start = offset
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError:  # go on where the manifest says that the next member begins
+            name = places.get(start, f"@{start}")
+            offset = min((place for place in places if place > start), default=end)
+            fault = say(
+                "its header is changed, or bytes were put in", "헤더가 변경되었거나 바이트가 끼어듦"
+            )
+        else:
+            name, offset = info.name, start + BLOCK + padded(info.size)
+            fault = _misplaced(
+                name, name in seen, name in expected, clean and places.get(start) != name
+            )
+            fault = fault or _fault(
+                file, info, block, start, expected[name], manifest["mtime"], tick
+            )
+        seen.add(name)
+        if fault:
+            clean = False
+            yield f"{name if name.isprintable() else ascii(name)[:200]}: {fault}"
+    missing = [name for name in expected if name not in seen]
+    yield from (f"{name}: {say('missing', '없음')}" for name in missing)
+    if length < end:
+        yield say(
+            f"the file is cut off at {length} of {file_end(end)}",
+            f"파일이 {file_end(end)} 중 {length}에서 잘림",
+        )
+    elif not missing and (length != file_end(end) or any(os.pread(file.fileno(), 2 * RECORD, end))):
+        yield say("extra bytes after the last member", "마지막 항목 뒤에 여분의 바이트가 있음")
+
+
+def _misplaced(again: bool, known: bool, moved: bool) -> str:
+    if not known:
+        return say("extra, it was not sealed", "봉인에 없는 여분의 항목")
+    if again:
+        return say("duplicated", "중복됨")
+    return say("moved", "위치가 바뀜") if moved else ""
+
+
+def _fault(
+    file: BinaryIO,
+    info: tarfile.TarInfo,
+    block: bytes,
+    start: int,
+    sealed: dict[str, Any],
+    mtime: int,
+    tick: Tick,
+) -> str:
+    """What is wrong with the member that begins at `start`; nothing: an empty text."""
+    if info.type != b"0":
+        return say("changed (a link, a folder or a device)", "변경됨 (링크, 폴더 또는 장치)")
+    if info.size != sealed["size"]:
+        return say(
+            f"changed (size {info.size}, sealed {sealed['size']})",
+            f"변경됨 (크기 {info.size}, 봉인 시 {sealed['size']})",
+        )
+    if block != header(info.name, info.size, sealed["mode"], mtime):
+        return say("changed (its header)", "변경됨 (헤더)")
+    try:
+        digest = _sha256(file, start + BLOCK, info.size, tick)
+        padding = os.pread(file.fileno(), padded(info.size) - info.size, start + BLOCK + info.size)
+    except OSError as error:
+        return say(f"cannot be read: {error.strerror}", f"읽을 수 없음: {error.strerror}")
+    if digest is None or len(padding) != padded(info.size) - info.size:
+        return say("truncated", "잘림")
+    if digest != sealed.get("sha256", digest):
+        return say("changed", "변경됨")
+    return say("changed (padding)", "변경됨 (패딩)") if any(padding) else ""
+
+
+def _sha256(file: BinaryIO, offset: int, size: int, tick: Tick) -> str | None:
+    digest, view = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    while size:
+        count = os.preadv(file.fileno(), [view[: min(size, CHUNK)]], offset)
+        if not count:
+            return None
+        digest.update(view[:count])
+        offset, size = offset + count, size - count
+        tick(count)
+    return digest.hexdigest()
+
+
+def check_age(
+    manifest: dict[str, Any], root: Path, now: float, *, expired: bool, rollback: bool
+) -> list[str]:
+    """Warnings about the age of the bundle; `expired` and `rollback` say that the operator accepts it.
+
+    Raises SealError when it has expired, or is older than the last one under `root`, and that is not accepted.
+    """
+    warnings: list[str] = []
+    problems: list[str] = []
+    options: list[str] = []
+    stamp = datetime.datetime.fromtimestamp(now, datetime.timezone.utc).strftime(
+        "%Y-%m-%dT%H:%M:%SZ"
+    )
+    if stamp > manifest["expires"]:
+        text = say(
+            f"the bundle expired at {manifest['expires']} (this host's clock: {stamp})",
+            f"번들의 유효 기간이 {manifest['expires']}에 끝났습니다 (이 호스트의 시각: {stamp})",
+        )
+        (warnings if expired else problems).append(text)
+        options += [] if expired else ["--accept-expired"]
+    try:
+        last = json.loads((root / "releases" / "installed.json").read_bytes())
+    except (OSError, ValueError):
+        last = {"counter": 0, "version": ""}
+    if manifest["counter"] < last["counter"]:
+        text = say(
+            f"the bundle {manifest['version']} is older than {last['version']}, which was installed last",
+            f"번들 {manifest['version']}은(는) 마지막으로 설치한 {last['version']}보다 오래되었습니다",
+        )
+        (warnings if rollback else problems).append(text)
+        options += [] if rollback else ["--accept-rollback"]
+    if problems:
+        wanted = " ".join(options)
+        hint = say(
+            f"Use a newer bundle, or accept this one on purpose with {wanted}.",
+            f"더 새로운 번들을 쓰거나, 의도한 것이라면 {wanted} 옵션을 붙이세요.",
+        )
+        raise SealError(INTEGRITY, problems, hint)
+    return warnings
+
+
+class _Progress:
+    """Megabytes read, on standard error: a moving line on a terminal, else one every ten seconds."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.live = total, 0, sys.stderr.isatty()
+        self.start = self.shown = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        self.done += count
+        if time.monotonic() - self.shown > (0.2 if self.live else 10):
+            self.shown = time.monotonic()
+            self.show("\r" if self.live else "\n")
+
+    def show(self, end: str) -> None:
+        rate = self.done / 1e6 / max(time.monotonic() - self.start, 1e-3)
+        did, total = say("checked", "검사함"), self.total / 1e6
+        _tell(f"  {did} {self.done / 1e6:,.0f} / {total:,.0f} MB, {rate:,.0f} MB/s", end)
+
+
+def _tell(text: str, end: str = "\n") -> None:
+    sys.stderr.write(text + end)
+    sys.stderr.flush()
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="unseal.py", allow_abbrev=False)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument(
+        "--manifest", required=True, metavar="SHA256", help="of the signed MANIFEST.json"
+    )
+    parser.add_argument(
+        "--fingerprint", default="", help="of the key that signed it, to be recorded"
+    )
+    parser.add_argument("--root", type=Path, default=Path("/var/lib/tracking-bundle"))
+    parser.add_argument("--check", action="store_true", help="only check, write nothing")
+    parser.add_argument("--accept-expired", action="store_true")
+    parser.add_argument("--accept-rollback", action="store_true")
+    options = parser.parse_args(arguments)
+    root = os.path.abspath(options.root)
+    if not root.isprintable() or set(root) & set("\"'$`\\:"):
+        problem = say(f"--root {root!r} cannot be used", f"--root {root!r} 경로는 쓸 수 없습니다")
+        signs = "\" ' $ ` \\ :"
+        hint = say(
+            f"Choose a path without control characters and {signs}",
+            f"제어 문자와 {signs} 가 없는 경로를 고르세요.",
+        )
+        raise SealError(USAGE, [problem], hint)
+    options.root, options.bundle = Path(root), Path(os.path.abspath(options.bundle))
+    return options
+
+
+def _work(options: argparse.Namespace) -> None:
+    progress = _Progress(options.bundle.stat().st_size if options.bundle.exists() else 0)
+    manifest = check(options.bundle, options.manifest, progress)
+    progress.show("\n")
+    accept = {"expired": options.accept_expired, "rollback": options.accept_rollback}
+    for warning in check_age(manifest, options.root, time.time(), **accept):
+        _tell(f"{say('warning', '경고')}: {warning}")
+    count, version = len(manifest["members"]), manifest["version"]
+    _tell(
+        say(
+            f"sealed and complete: {version}, {count} members",
+            f"봉인 확인: {version}, {count}개 항목이 온전함",
+        )
+    )
+    if options.check:
+        return
+    record = {
+        "bundle": str(options.bundle),
+        "sha256_manifest": options.manifest,
+        "version": version,
+    }
+    record |= {"fingerprint": options.fingerprint, "counter": manifest["counter"]}
+    home = _load_unpack(options.bundle, manifest).unpack(
+        options.bundle, manifest, options.root, record
+    )
+    _tell(say(f"unpacked to {home}; next:", f"{home}에 풀었습니다. 다음 명령:"))
+    current = shlex.quote(str(options.root / "current"))
+    sys.stdout.write(f"cd {current} && . .venv/bin/activate && invoke install\n")
+
+
+def _load_unpack(bundle: Path, manifest: dict[str, Any]) -> Any:
+    """The module unpack.py out of the checked bundle; it finds this file as `bundle.unseal`."""
+    name = "small/bundle/unpack.py"
+    sealed = {member["path"]: member["sha256"] for member in manifest["members"]}
+    offset, size = members(bundle)[name]
+    with open(bundle, "rb") as file:
+        file.seek(offset)
+        source = file.read(size)
+    if hashlib.sha256(source).hexdigest() != sealed[name]:
+        raise damaged(f"{name}: {say('changed since it was checked', '검사한 뒤에 변경됨')}")
+    package, module = ModuleType("bundle"), ModuleType("bundle.unpack")
+    sys.modules |= {"bundle": package, "bundle.unseal": sys.modules[__name__]}
+    exec(compile(source, name, "exec"), module.__dict__)
+    return module
+
+
+def _explain(error: OSError) -> SealError:
+    problem = f"{error.filename or ''}: {error.strerror}".lstrip(": ")
+    hint = say(
+        "Run it as root, or give another --root.", "root 권한으로 실행하거나 --root를 바꾸세요."
+    )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = say("Make room, then run it again.", "공간을 비우고 다시 실행하세요.")
+    if error.errno == errno.EIO:
+        hint = say(
+            "The medium cannot be read; copy the file again.",
+            "매체를 읽을 수 없습니다. 파일을 다시 복사하세요.",
+        )
+    return SealError(PRECONDITION, [problem], hint)
+
+
+def main(arguments: list[str]) -> int:
+    """Check, and unless `--check`: unpack; the exit code is the contract's."""
+    os.umask(0o022)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        _work(_parse(arguments))
+        return 0
+    except SealError as error:
+        refusal = error
+    except OSError as error:
+        refusal = _explain(error)
+    except KeyboardInterrupt:
+        return 130
+    for problem in refusal.problems[:MAX_SHOWN]:
+        _tell(f"{say('error', '오류')}: {problem}")
+    more = len(refusal.problems) - MAX_SHOWN
+    if more > 0:
+        _tell(say(f"… and {more} more", f"… 그 밖에 {more}건"))
+    _tell(f"  {say('hint', '도움말')}: {refusal.hint}")
+    return refusal.code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
