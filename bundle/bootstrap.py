@@ -30,7 +30,9 @@ def scram(password: Secret) -> str:
     salted = hashlib.pbkdf2_hmac("sha256", password.reveal().encode(), salt, SCRAM_ITERATIONS)
     client = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
-    salt64, client64, server64 = (base64.b64encode(value).decode() for value in (salt, client, server))
+    salt64, client64, server64 = (
+        base64.b64encode(value).decode() for value in (salt, client, server)
+    )
     return f"SCRAM-SHA-256${SCRAM_ITERATIONS}:{salt64}${client64}:{server64}"
 
 
@@ -66,14 +68,29 @@ def make_databases(plan: Plan, host: Host, store: Mapping[str, Secret]) -> None:
     host.engine.compose(
         plan.project,
         host.path("rendered", "compose.yaml"),
-        ["exec", "-T", "postgres", "psql", "--no-psqlrc", "--quiet", "-h", "/tmp", "-U", "postgres", "-d", "postgres"],
+        [
+            "exec",
+            "-T",
+            "postgres",
+            "psql",
+            "--no-psqlrc",
+            "--quiet",
+            "-h",
+            "/tmp",
+            "-U",
+            "postgres",
+            "-d",
+            "postgres",
+        ],
         text=database_sql(plan.databases, store),
         timeout=60,
     )
 
 
-def ops(plan: Plan, host: Host, module: str, request: Mapping[str, Any], *, timeout: float = 120) -> Any:
-    """Run `bundle.ops.<module>` in a one-off container on the internal data network; `request` goes in, its answer comes out.
+def ops(
+    plan: Plan, host: Host, module: str, request: Mapping[str, Any], *, timeout: float = 120
+) -> Any:
+    """Run `bundle.ops.<module>` in a one-off container on the data network: `request` in, answer out.
 
     Raises CommandError when it fails.
     """
@@ -92,7 +109,9 @@ def ops(plan: Plan, host: Host, module: str, request: Mapping[str, Any], *, time
     try:
         return json.loads(answer)
     except ValueError as error:
-        raise CommandError(f"bundle.ops.{module} gave no answer", hint="Run again with --debug.") from error
+        raise CommandError(
+            f"bundle.ops.{module} gave no answer", hint="Run again with --debug."
+        ) from error
 
 
 def make_buckets(plan: Plan, host: Host, store: Mapping[str, Secret]) -> list[str]:
@@ -126,7 +145,10 @@ def check_separation(plan: Plan, host: Host, store: Mapping[str, Secret]) -> Non
 
     Raises CommandError when one does not, or does.
     """
-    roles = [{"role": d.role, "name": d.name, "password": store[d.secret].reveal()} for d in plan.databases]
+    roles = [
+        {"role": d.role, "name": d.name, "password": store[d.secret].reveal()}
+        for d in plan.databases
+    ]
     request = {"host": internal(plan.site, "postgres"), "root_ca": ROOT_CA, "roles": roles}
     for role, found in ops(plan, host, "databases", request).items():
         wanted = [database.name for database in plan.databases if database.role == role]

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 from unicodedata import east_asian_width
 
 from bundle.errors import BundleError, ConfigError, Problem
@@ -31,54 +32,69 @@ def operator(*, quiet: bool = False, debug: bool = False, lang: str = "") -> Ite
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         if lang not in ("", "ko", "en"):
-            raise ConfigError(f"{lang!r} is not ko or en", where="--lang", hint="Give --lang ko or --lang en.")
+            hint = "Give --lang ko or --lang en."
+            raise ConfigError(f"{lang!r} is not ko or en", where="--lang", hint=hint)
         choose(lang)
         yield
-    except BundleError as error:
-        _show(debug, error.problems)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _show(
-            debug,
-            (
-                Problem(
-                    message=say("interrupted", "중단되었습니다"),
-                    hint=say("Run it again: it takes up where it was.", "다시 실행하면 이어서 진행합니다."),
-                ),
-            ),
-        )
-        sys.exit(INTERRUPTED)
-    except OSError as error:
-        _show(debug, (Problem(message=str(error), hint=_os_hint(error)),))
-        sys.exit(1)
-    except Exception as error:  # noqa: BLE001  the last door: a person sees a sentence, not a traceback
-        message = say("unexpected", "예상하지 못한 오류") + f": {type(error).__name__}: {error}"
-        _show(debug, (Problem(message=message, hint=say("Run it again with --debug.", "--debug로 다시 실행하십시오.")),))
-        sys.exit(1)
+    except KeyboardInterrupt as stop:
+        _end(stop, debug)
+    except Exception as error:  # noqa: BLE001  (the last door)
+        _end(error, debug)
+
+
+def _end(error: BaseException, debug: bool) -> NoReturn:
+    """Say what happened and end with its exit code."""
+    if debug:
+        traceback.print_exc()
+    for problem in problems_of(error):
+        place = f"{problem.where}: " if problem.where else ""
+        sys.stderr.write(f"{say('error', '오류')}: {place}{problem.message}\n")
+        if problem.hint:
+            sys.stderr.write(f"  {say('hint', '조치')}: {problem.hint}\n")
+    sys.exit(exit_code(error))
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of the interface for `error`."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return error.exit_code if isinstance(error, BundleError) else 1
+
+
+def problems_of(error: BaseException) -> tuple[Problem, ...]:
+    """What to tell the operator of `error`."""
+    if isinstance(error, BundleError):
+        return error.problems
+    if isinstance(error, KeyboardInterrupt):
+        message = say("interrupted", "중단되었습니다")
+        hint = say("Run it again: it takes up where it was.", "다시 실행하면 이어서 진행합니다.")
+        return (Problem(message=message, hint=hint),)
+    if isinstance(error, OSError):
+        return (Problem(message=str(error), hint=_os_hint(error)),)
+    message = say("unexpected", "예상하지 못한 오류") + f": {type(error).__name__}: {error}"
+    return (Problem(message=message, hint=say("Run it again with --debug.", "--debug로 다시 실행하십시오.")),)
 
 
 def _os_hint(error: OSError) -> str:
     if error.errno == 28:
-        return say("The disk is full: free some room, then run it again.", "디스크가 가득 찼습니다. 공간을 확보한 뒤 다시 실행하십시오.")
-    return say("Mend that, then run it again; --debug shows more.", "문제를 해결한 뒤 다시 실행하십시오. --debug로 자세히 볼 수 있습니다.")
-
-
-def _show(debug: bool, problems: Sequence[Problem]) -> None:
-    if debug:
-        traceback.print_exc()
-    error, hint = say("error", "오류"), say("hint", "조치")
-    for problem in problems:
-        place = f"{problem.where}: " if problem.where else ""
-        print(f"{error}: {place}{problem.message}", file=sys.stderr)
-        if problem.hint:
-            print(f"  {hint}: {problem.hint}", file=sys.stderr)
+        return say(
+            "The disk is full: free some room, then run it again.",
+            "디스크가 가득 찼습니다. 공간을 확보한 뒤 다시 실행하십시오.",
+        )
+    return say(
+        "Mend that, then run it again; --debug shows more.",
+        "문제를 해결한 뒤 다시 실행하십시오. --debug로 자세히 볼 수 있습니다.",
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A plain table with aligned columns; wide characters (Korean) count twice."""
     cells = [list(head), *[list(row) for row in rows]]
     widths = [max(width(row[i]) for row in cells) for i in range(len(head))]
-    lines = ["  ".join(cell + " " * (widths[i] - width(cell)) for i, cell in enumerate(row)).rstrip() for row in cells]
+    lines = [
+        "  ".join(cell + " " * (widths[i] - width(cell)) for i, cell in enumerate(row)).rstrip()
+        for row in cells
+    ]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
@@ -96,6 +112,12 @@ def confirm(question: str, *, yes: bool, ask: Callable[[str], str] = input) -> N
         return
     hint = say("Run it again with --yes to agree.", "동의하면 --yes를 붙여 다시 실행하십시오.")
     if not sys.stdin.isatty():
-        raise ConfigError(say("there is no terminal to ask on", "질문할 터미널이 없습니다") + f": {question}", hint=hint)
+        raise ConfigError(
+            say("there is no terminal to ask on", "질문할 터미널이 없습니다") + f": {question}",
+            hint=hint,
+        )
     if ask(f"{question} [y/N] ").strip().lower() not in ("y", "yes", "예", "네"):
-        raise ConfigError(say("not confirmed; nothing was changed", "확인하지 않아 아무것도 바꾸지 않았습니다"), hint=hint)
+        raise ConfigError(
+            say("not confirmed; nothing was changed", "확인하지 않아 아무것도 바꾸지 않았습니다"),
+            hint=hint,
+        )

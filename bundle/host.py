@@ -57,7 +57,11 @@ class Host:
         data = file.text.encode()
         with contextlib.suppress(FileNotFoundError):
             status = path.stat()
-            same = path.read_bytes() == data and status.st_mode & 0o7777 == file.mode and status.st_uid == file.uid
+            same = (
+                path.read_bytes() == data
+                and status.st_mode & 0o7777 == file.mode
+                and status.st_uid == file.uid
+            )
             if same:
                 return False
         write_file(path, data, mode=file.mode, uid=file.uid, gid=file.uid)

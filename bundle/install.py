@@ -1,4 +1,4 @@
-"""Bring the stack up on the closed host: secrets, certificates, rendered files, services; each step can be run again."""
+"""Bring the stack up on the closed host; each step can be run again, and finishes what was begun."""
 
 from __future__ import annotations
 
@@ -39,16 +39,24 @@ def prepare(plan: Plan, host: Host) -> None:
     renewed = pki.issue(host, plan)
     vault.close(host, plan)
     changed = write_rendered(plan, host)
-    log.info("  certificates: %s; files: %s", ", ".join(renewed) or "unchanged", f"{len(changed)} changed")
+    log.info(
+        "  certificates: %s; files: %s",
+        ", ".join(renewed) or "unchanged",
+        f"{len(changed)} changed",
+    )
 
 
 def _state(container: Container | None) -> str:
     if container is None:
         return "absent"
-    return container.health if container.state == "running" and container.health else container.state
+    return (
+        container.health if container.state == "running" and container.health else container.state
+    )
 
 
-def wait_healthy(plan: Plan, host: Host, names: tuple[str, ...], timeout: float = HEALTHY_WITHIN_S) -> None:
+def wait_healthy(
+    plan: Plan, host: Host, names: tuple[str, ...], timeout: float = HEALTHY_WITHIN_S
+) -> None:
     """Wait until the services `names` are healthy, telling of each one; `timeout` in seconds.
 
     Raises CommandError with the last lines of the log of the service that is not.
@@ -77,11 +85,16 @@ def _crashes(container: Container | None) -> int:
 def not_healthy(plan: Plan, host: Host, name: str, state: str, seconds: float) -> CommandError:
     """The error for a service that does not become healthy: its state, its last log lines, its last probe."""
     logs = host.engine.compose(
-        plan.project, compose_file(host), ["logs", "--no-color", "--no-log-prefix", "--tail", "20", name], timeout=60, check=False
+        plan.project,
+        compose_file(host),
+        ["logs", "--no-color", "--no-log-prefix", "--tail", "20", name],
+        timeout=60,
+        check=False,
     )
     probe = host.engine.last_probe(plan.project, name)
     return CommandError(
-        f"is {state} after {seconds:.0f} s\n{tail(logs)}" + (f"\n  last probe: {probe}" if probe else ""),
+        f"is {state} after {seconds:.0f} s\n{tail(logs)}"
+        + (f"\n  last probe: {probe}" if probe else ""),
         where=name,
         hint=f"Mend what its log says, then run this again; invoke logs --service {name} shows all of it.",
     )
@@ -120,7 +133,9 @@ def wait_for_postgres(plan: Plan, host: Host, timeout: float = 120) -> None:
         except CommandError:
             container = host.engine.containers(plan.project).get("postgres")
             if time.monotonic() - start > timeout or _crashes(container) >= CRASHES:
-                raise not_healthy(plan, host, "postgres", _state(container), time.monotonic() - start) from None
+                raise not_healthy(
+                    plan, host, "postgres", _state(container), time.monotonic() - start
+                ) from None
         time.sleep(0.5)
 
 

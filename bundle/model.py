@@ -33,7 +33,9 @@ class Secret:
         return hash(self._value)
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise TypeError("a secret cannot be turned into text; use reveal() where it is meant to leave")
+        raise TypeError(
+            "a secret cannot be turned into text; use reveal() where it is meant to leave"
+        )
 
     __str__ = __format__ = __add__ = __radd__ = __iter__ = __getitem__ = __len__ = _refuse
     __reduce__ = __reduce_ex__ = __bytes__ = __html__ = _refuse

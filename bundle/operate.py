@@ -13,9 +13,10 @@ from bundle.engine import Container
 from bundle.errors import ConfigError, PreconditionError
 from bundle.host import Host, write_file
 from bundle.plan import Plan
-from bundle.run import log, run
+from bundle.run import run
 from bundle.services.names import public, url
 from bundle.site import SITE_LABEL
+from bundle.words import say
 
 ENGINE_WITHIN_S = 60
 UNIT = Path("/etc/systemd/system/tracking-bundle.service")
@@ -66,9 +67,20 @@ def logs(plan: Plan, host: Host, service: str, since: str) -> str:
     """
     known = [s.name for s in plan.services]
     if service and service not in known:
-        raise ConfigError(f"{service!r} is not a service", where="--service", hint=f"Known: {', '.join(known)}.")
-    arguments = ["logs", "--no-color", "--timestamps", "--since", since, *([service] if service else [])]
-    return host.engine.compose(plan.project, host.path("rendered", "compose.yaml"), arguments, timeout=120)
+        raise ConfigError(
+            f"{service!r} is not a service", where="--service", hint=f"Known: {', '.join(known)}."
+        )
+    arguments = [
+        "logs",
+        "--no-color",
+        "--timestamps",
+        "--since",
+        since,
+        *([service] if service else []),
+    ]
+    return host.engine.compose(
+        plan.project, host.path("rendered", "compose.yaml"), arguments, timeout=120
+    )
 
 
 def _service_line(plan: Plan, name: str, container: Container | None) -> Line:
@@ -89,19 +101,40 @@ def certificate_lines(plan: Plan, host: Host) -> list[Line]:
     for name, path in files.items():
         end = pki.expiry(path)
         days = (end - pki.now()).days
-        lines.append((end, Line(name=f"certificate {name}", state=f"{days} d", detail=f"until {end:%Y-%m-%d}", good=days > 14)))
+        lines.append(
+            (
+                end,
+                Line(
+                    name=f"certificate {name}",
+                    state=f"{days} d",
+                    detail=f"until {end:%Y-%m-%d}",
+                    good=days > 14,
+                ),
+            )
+        )
     return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
 
 
 def status(plan: Plan, host: Host) -> list[Line]:
     """Services, doors, what expires next, and the room that is left."""
     containers = host.engine.containers(plan.project)
-    lines = [_service_line(plan, service.name, containers.get(service.name)) for service in plan.services]
-    lines += [Line(name=door, state="url", detail=url(plan.site, door), good=True) for door in DOORS]
+    lines = [
+        _service_line(plan, service.name, containers.get(service.name)) for service in plan.services
+    ]
+    lines += [
+        Line(name=door, state="url", detail=url(plan.site, door), good=True) for door in DOORS
+    ]
     lines.append(certificate_lines(plan, host)[0])
     free = shutil.disk_usage(host.root)
     share = 100 * free.used // free.total
-    lines.append(Line(name="disk", state=f"{share} %", detail=f"{free.free / (1 << 30):.1f} GiB free", good=share < 85))
+    lines.append(
+        Line(
+            name="disk",
+            state=f"{share} %",
+            detail=f"{free.free / (1 << 30):.1f} GiB free",
+            good=share < 85,
+        )
+    )
     return lines
 
 
@@ -180,17 +213,15 @@ def door_notes(plan: Plan) -> list[str]:
     """How people reach the stack from this host and from others."""
     site = plan.site
     hosts = " ".join(dict.fromkeys(public(site, door) for door in DOORS))
-    if site.bind == "127.0.0.1":
-        return [
-            f"this host only: https://127.0.0.1:{site.ports_portal} works as it is; for the name add to /etc/hosts: 127.0.0.1 {hosts}",
-            "for colleagues: set bind to this host's address in site.toml, run invoke install, and have the site's DNS name it",
-        ]
-    return [f"the site's DNS (or each client's hosts file) must name {hosts} for {site.bind}"]
-
-
-def log_lines(lines: list[Line]) -> None:
-    """Write a status table for a person."""
-    width = max(len(line.name) for line in lines)
-    for line in lines:
-        log.info("  %s %-*s  %-10s %s", "✓" if line.good else "✗", width, line.name, line.state, line.detail)
-
+    if site.bind != "127.0.0.1":
+        text = say("the site's DNS must name {} for {}", "사이트 DNS에 {} → {} 이름을 등록하십시오")
+        return [text.format(hosts, site.bind)]
+    here = say(
+        "on this host: https://127.0.0.1:{} works as it is; for the name add to /etc/hosts: 127.0.0.1 {}",
+        "이 호스트: https://127.0.0.1:{}은 바로 열립니다. 이름으로 열려면 /etc/hosts에 추가: 127.0.0.1 {}",
+    )
+    colleagues = say(
+        "for colleagues: set bind in site.toml to this host's address, run invoke install, name it in the DNS",
+        "동료에게 열기: site.toml의 bind를 이 호스트 주소로 바꾸고 invoke install, DNS에 이름을 등록하십시오",
+    )
+    return [here.format(site.ports_portal, hosts), colleagues]

@@ -75,7 +75,12 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
 
 
 def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, issuer: Authority | None, days: int, *, path_length: int | None
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: Authority | None,
+    days: int,
+    *,
+    path_length: int | None,
 ) -> x509.CertificateBuilder:
     """What all certificates share; a certificate never outlives its issuer."""
     start = now() - datetime.timedelta(hours=profiles()["backdate_h"])
@@ -95,7 +100,9 @@ def _builder(
         .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
         .add_extension(_usage(ca=ca), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False
+        )
     )
 
 
@@ -103,7 +110,11 @@ def make_root(site_id: str) -> Authority:
     """A new root; its name carries the installation's id, so that two roots never share one."""
     profile, key = profiles()["root"], _key()
     builder = _builder(
-        _name(f"tracking-bundle {site_id} Root G1"), key, None, profile["days"], path_length=profile["path_length"]
+        _name(f"tracking-bundle {site_id} Root G1"),
+        key,
+        None,
+        profile["days"],
+        path_length=profile["path_length"],
     )
     return Authority(certificate=builder.sign(key, hashes.SHA256()), key=key)
 
@@ -112,9 +123,14 @@ def make_intermediate(root: Authority, domain: str, site_id: str) -> Authority:
     """A new intermediate under `root` that can only sign names under `domain`."""
     profile, key = profiles()["intermediate"], _key()
     builder = _builder(
-        _name(f"tracking-bundle {site_id} Issuing"), key, root, profile["days"], path_length=profile["path_length"]
+        _name(f"tracking-bundle {site_id} Issuing"),
+        key,
+        root,
+        profile["days"],
+        path_length=profile["path_length"],
     ).add_extension(
-        x509.NameConstraints(permitted_subtrees=[x509.DNSName(domain)], excluded_subtrees=None), critical=True
+        x509.NameConstraints(permitted_subtrees=[x509.DNSName(domain)], excluded_subtrees=None),
+        critical=True,
     )
     return Authority(certificate=builder.sign(root.key, hashes.SHA256()), key=key)
 
@@ -125,7 +141,10 @@ def make_leaf(issuer: Authority, names: tuple[str, ...], days: int) -> Authority
     subject = x509.Name([]) if len(names[0]) > 64 else _name(names[0])
     builder = (
         _builder(subject, key, issuer, days, path_length=None)
-        .add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=len(names[0]) > 64)
+        .add_extension(
+            x509.SubjectAlternativeName([_general_name(n) for n in names]),
+            critical=len(names[0]) > 64,
+        )
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     )
     return Authority(certificate=builder.sign(issuer.key, hashes.SHA256()), key=key)
@@ -162,9 +181,18 @@ def _load(certificate: Path, key: Path) -> Authority:
         private = serialization.load_pem_private_key(key.read_bytes(), password=None)
         loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(certificate), hint=_CA_HINT) from error
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != loaded.public_key():
-        raise ConfigError("the certificate and the key beside it do not belong together", where=str(key), hint=_CA_HINT)
+        raise ConfigError(
+            f"cannot be read: {error}", where=str(certificate), hint=_CA_HINT
+        ) from error
+    if (
+        not isinstance(private, ec.EllipticCurvePrivateKey)
+        or private.public_key() != loaded.public_key()
+    ):
+        raise ConfigError(
+            "the certificate and the key beside it do not belong together",
+            where=str(key),
+            hint=_CA_HINT,
+        )
     return Authority(certificate=loaded, key=private)
 
 
@@ -189,10 +217,14 @@ def authorities(host: Host, plan: Plan) -> tuple[x509.Certificate, Authority]:
     middle_files = host.path("pki", "intermediate.crt"), host.path("pki", "intermediate.key")
     if middle_files[0].exists():
         middle = _load(*middle_files)
-        constraint = middle.certificate.extensions.get_extension_for_class(x509.NameConstraints).value
+        constraint = middle.certificate.extensions.get_extension_for_class(
+            x509.NameConstraints
+        ).value
         if [name.value for name in constraint.permitted_subtrees or []] == [plan.site.domain]:
             return x509.load_pem_x509_certificate(root_files[0].read_bytes()), middle
-    root = _load(*root_files)  # the domain has changed, or this is the first time: a new intermediate
+    root = _load(
+        *root_files
+    )  # the domain has changed, or this is the first time: a new intermediate
     _store(host, "intermediate", make_intermediate(root, plan.site.domain, plan.id))
     return root.certificate, _load(*middle_files)
 
@@ -205,18 +237,24 @@ def expiry(path: Path) -> datetime.datetime:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path), hint="Run invoke install again.") from error
+        raise ConfigError(
+            f"cannot be read: {error}", where=str(path), hint="Run invoke install again."
+        ) from error
 
 
 def leaf_names(plan: Plan, service: Service) -> tuple[str, ...]:
     """Every name in the certificate of `service`."""
     if service.name != "gateway":
         return service.names
-    doors = [host for door in ("portal", "mlflow", "phoenix") for host in door_hosts(plan.site, door)]
+    doors = [
+        host for door in ("portal", "mlflow", "phoenix") for host in door_hosts(plan.site, door)
+    ]
     return tuple(dict.fromkeys((*doors, *service.names)))
 
 
-def is_good(certificate: x509.Certificate, issuer: x509.Certificate, names: tuple[str, ...]) -> bool:
+def is_good(
+    certificate: x509.Certificate, issuer: x509.Certificate, names: tuple[str, ...]
+) -> bool:
     """Whether a leaf is signed by `issuer`, for exactly `names`, and before two thirds of its life."""
     try:
         certificate.verify_directly_issued_by(issuer)
@@ -242,9 +280,17 @@ def issue(host: Host, plan: Plan) -> list[str]:
             continue
         profile = profiles()["gateway" if service.name == "gateway" else "internal"]
         leaf = make_leaf(issuer, names, profile["days"])
-        chain.unlink(missing_ok=True)  # killed between the two writes, the next run sees that one is missing
+        chain.unlink(
+            missing_ok=True
+        )  # killed between the two writes, the next run sees that one is missing
         write_file(key, key_pem(leaf.key), mode=0o400, uid=service.uid, gid=service.uid)
-        write_file(chain, pem(leaf.certificate) + pem(issuer.certificate), mode=0o444, uid=service.uid, gid=service.uid)
+        write_file(
+            chain,
+            pem(leaf.certificate) + pem(issuer.certificate),
+            mode=0o444,
+            uid=service.uid,
+            gid=service.uid,
+        )
         renewed.append(service.name)
     for folder in [host.path("secrets", service.name) for service in plan.services]:
         if not (folder / "root.crt").exists() or (folder / "root.crt").read_bytes() != pem(root):

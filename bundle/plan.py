@@ -43,9 +43,13 @@ class Plan:
     @property
     def volumes(self) -> Mapping[str, str]:
         """Engine name of each volume by its short name."""
-        return {v.name: f"{self.project}_{v.name}" for service in self.services for v in service.volumes}
+        return {
+            v.name: f"{self.project}_{v.name}" for service in self.services for v in service.volumes
+        }
 
 
 def make_plan(site: SiteConfig, *, site_id: str, version: str, quick_probes: bool = True) -> Plan:
     """The plan of `site` for the release `version`."""
-    return Plan(site=site, id=site_id, version=version, services=services(site), quick_probes=quick_probes)
+    return Plan(
+        site=site, id=site_id, version=version, services=services(site), quick_probes=quick_probes
+    )

@@ -43,13 +43,23 @@ class Release:
 
 
 def _row(name: str, found: str, ok: bool, message: str, hint: str) -> Row:
-    return Row(name=name, found=found, problem=None if ok else Problem(where=name, message=message, hint=hint))
+    return Row(
+        name=name,
+        found=found,
+        problem=None if ok else Problem(where=name, message=message, hint=hint),
+    )
 
 
-def check_rights(host: Host) -> Row:
+def check_rights() -> Row:
     """Root owns the secrets' files; only root can give them to the services' users."""
     uid = os.geteuid()
-    return _row("user", f"uid {uid}", uid == 0, f"uid {uid} cannot own files for the services", "Run as root (sudo).")
+    return _row(
+        "user",
+        f"uid {uid}",
+        uid == 0,
+        f"uid {uid} cannot own files for the services",
+        "Run as root (sudo).",
+    )
 
 
 def check_root(host: Host) -> Row:
@@ -58,7 +68,13 @@ def check_root(host: Host) -> Row:
     while not folder.exists():
         folder = folder.parent
     ok = os.access(folder, os.W_OK | os.X_OK)
-    return _row("folder", str(host.root), ok, f"{folder} cannot be written", "Choose another --root, or change its rights.")
+    return _row(
+        "folder",
+        str(host.root),
+        ok,
+        f"{folder} cannot be written",
+        "Choose another --root, or change its rights.",
+    )
 
 
 def check_server(facts: EngineFacts) -> Row:
@@ -66,7 +82,13 @@ def check_server(facts: EngineFacts) -> Row:
     need = ".".join(map(str, MINIMUM_SERVER))
     found = tuple(int(part) for part in re.findall(r"\d+", facts.version)[:2])
     hint = f"Install Docker Engine {need} or newer."
-    return _row("engine", facts.version, found >= MINIMUM_SERVER, f"{facts.version} is older than {need}", hint)
+    return _row(
+        "engine",
+        facts.version,
+        found >= MINIMUM_SERVER,
+        f"{facts.version} is older than {need}",
+        hint,
+    )
 
 
 def check_compose(facts: EngineFacts) -> Row:
@@ -74,7 +96,13 @@ def check_compose(facts: EngineFacts) -> Row:
     need = ".".join(map(str, MINIMUM_COMPOSE))
     found = tuple(int(part) for part in re.findall(r"\d+", facts.compose)[:2])
     message = f"{facts.compose or 'no compose plugin'} found, {need} or newer needed"
-    return _row("compose", facts.compose, found >= MINIMUM_COMPOSE, message, "Install docker-compose-plugin.")
+    return _row(
+        "compose",
+        facts.compose,
+        found >= MINIMUM_COMPOSE,
+        message,
+        "Install docker-compose-plugin.",
+    )
 
 
 def check_arch(facts: EngineFacts, release: Release) -> Row:
@@ -111,7 +139,11 @@ def check_space(host: Host, facts: EngineFacts, release: Release) -> list[Row]:
         free = shutil.disk_usage(path).free
         found = f"{free / GIB:.1f} GiB free of {size / GIB:.1f} needed"
         message = f"{found}, on the file system of {path}"
-        rows.append(_row("space", found, free >= size, message, f"Free {(size - free) / GIB:.1f} GiB there."))
+        rows.append(
+            _row(
+                "space", found, free >= size, message, f"Free {(size - free) / GIB:.1f} GiB there."
+            )
+        )
     return rows
 
 
@@ -142,18 +174,30 @@ def check_clock(release: Release) -> Row:
     made = datetime.datetime.fromtimestamp(release.created, datetime.timezone.utc)
     ok = now > made - datetime.timedelta(days=1)
     found = now.isoformat(timespec="seconds")
-    return _row("clock", found, ok, f"{found} is before the bundle was made ({made:%Y-%m-%d})", "Set the clock.")
+    return _row(
+        "clock",
+        found,
+        ok,
+        f"{found} is before the bundle was made ({made:%Y-%m-%d})",
+        "Set the clock.",
+    )
 
 
 def check_kernel(facts: EngineFacts) -> list[Row]:
     """The kernel can limit memory and processes, and forwards what comes to a published port."""
-    wanted = {"memory limits": facts.memory_limit, "process limits": facts.pids_limit, "ip_forward": facts.forwarding}
+    wanted = {
+        "memory limits": facts.memory_limit,
+        "process limits": facts.pids_limit,
+        "ip_forward": facts.forwarding,
+    }
     hints = {
         "memory limits": "Enable the memory control group (kernel parameter cgroup_enable=memory).",
         "process limits": "Enable the pids control group.",
         "ip_forward": "Set net.ipv4.ip_forward = 1 (sysctl).",
     }
-    return [_row(name, "on" if ok else "off", ok, "is off", hints[name]) for name, ok in wanted.items()]
+    return [
+        _row(name, "on" if ok else "off", ok, "is off", hints[name]) for name, ok in wanted.items()
+    ]
 
 
 def check_strangers(plan: Plan, facts: EngineFacts) -> list[Row]:
@@ -161,10 +205,24 @@ def check_strangers(plan: Plan, facts: EngineFacts) -> list[Row]:
     rows = []
     if facts.strangers:
         message = f"another project called {plan.project!r} has containers here: {', '.join(facts.strangers)}"
-        rows.append(_row("project", "taken", False, message, "Remove or rename that project; this one is not touched."))
-    foreign = [name for name, site in facts.volumes.items() if name in plan.volumes.values() and site != plan.id]
+        rows.append(
+            _row(
+                "project",
+                "taken",
+                False,
+                message,
+                "Remove or rename that project; this one is not touched.",
+            )
+        )
+    foreign = [
+        name
+        for name, site in facts.volumes.items()
+        if name in plan.volumes.values() and site != plan.id
+    ]
     if foreign:
-        message = f"the volumes {', '.join(sorted(foreign))} belong to another or an earlier installation"
+        message = (
+            f"the volumes {', '.join(sorted(foreign))} belong to another or an earlier installation"
+        )
         hint = (
             "Their data opens only with the secrets they were made with: put that installation's folder secrets/ and"
             " site-id back, or remove them with invoke uninstall --purge."
@@ -176,7 +234,7 @@ def check_strangers(plan: Plan, facts: EngineFacts) -> list[Row]:
 def preflight(plan: Plan, host: Host, facts: EngineFacts, release: Release) -> list[Row]:
     """Every precondition of an installation; nothing is changed, and one that fails to answer hides no other."""
     probes: Mapping[str, Callable[[], Row | list[Row]]] = {
-        "user": lambda: check_rights(host),
+        "user": lambda: check_rights(),
         "folder": lambda: check_root(host),
         "engine": lambda: check_server(facts),
         "compose": lambda: check_compose(facts),
@@ -194,7 +252,11 @@ def preflight(plan: Plan, host: Host, facts: EngineFacts, release: Release) -> l
             found = probe()
             rows += found if isinstance(found, list) else [found]
         except (OSError, BundleError) as error:
-            rows.append(_row(name, "unknown", False, f"cannot be checked: {error}", "Run again with --debug."))
+            rows.append(
+                _row(
+                    name, "unknown", False, f"cannot be checked: {error}", "Run again with --debug."
+                )
+            )
     return rows
 
 
@@ -206,8 +268,12 @@ def notes(facts: EngineFacts) -> list[str]:
         else "the engine has no live-restore: after its crash the boot unit brings the stack back (invoke schedule)"
     ]
     if "selinux" in facts.security:
-        found.append("SELinux is enforcing: the engine needs --selinux-enabled and container-selinux")
+        found.append(
+            "SELinux is enforcing: the engine needs --selinux-enabled and container-selinux"
+        )
     with contextlib.suppress(OSError):
         if Path("/run/firewalld").exists():
-            found.append("firewalld is active: colleagues need firewall-cmd --add-port=<port>/tcp --permanent")
+            found.append(
+                "firewalld is active: colleagues need firewall-cmd --add-port=<port>/tcp --permanent"
+            )
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle import config
+from bundle import config, settings
 from bundle.errors import ConfigError
 from bundle.host import Host, write_file
 from bundle.plan import Plan, make_plan
@@ -54,11 +54,16 @@ def read_release(folder: Path) -> Release:
         record = json.loads((folder / "release.json").read_text(encoding="utf-8"))
         manifest = json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8"))
         return Release(
-            folder=folder, manifest=manifest, bundle=Path(record["bundle"]), sha256=record.get("sha256_manifest", "")
+            folder=folder,
+            manifest=manifest,
+            bundle=Path(record["bundle"]),
+            sha256=record.get("sha256_manifest", ""),
         )
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"the record of the release cannot be read: {error}", where=str(folder), hint="Run bootstrap.sh again."
+            f"the record of the release cannot be read: {error}",
+            where=str(folder),
+            hint="Run bootstrap.sh again.",
         ) from error
 
 
@@ -92,7 +97,7 @@ def keep_site(host: Host, given: Path | None) -> None:
     if given is not None and given.resolve() != target.resolve():
         write_file(target, given.read_bytes())
     elif not target.exists():
-        write_file(target, config.sample(config.SITE, "site.toml").encode())
+        write_file(target, settings.sample(settings.SITE, "site.toml").encode())
 
 
 def read_plan(host: Host, version: str) -> Plan:
@@ -102,5 +107,7 @@ def read_plan(host: Host, version: str) -> Plan:
     """
     site_id = read_site_id(host)
     if not site_id or not host.path("rendered", "compose.yaml").exists():
-        raise ConfigError("nothing is installed here", where=str(host.root), hint="Run invoke install first.")
+        raise ConfigError(
+            "nothing is installed here", where=str(host.root), hint="Run invoke install first."
+        )
     return make_plan(read_site(host), site_id=site_id, version=version)

@@ -19,17 +19,32 @@ FOLDER = Path(__file__).resolve().parent.parent / "templates"
 def quoted(value: object) -> str:
     """A YAML double-quoted scalar for a compose file: every character survives, and no `$` is interpolated."""
     special = {'"': '\\"', "\\": "\\\\", "$": "$$"}
-    return '"' + "".join(special.get(char) or (char if char.isprintable() else _escaped(char)) for char in str(value)) + '"'
+    return (
+        '"'
+        + "".join(
+            special.get(char) or (char if char.isprintable() else _escaped(char))
+            for char in str(value)
+        )
+        + '"'
+    )
 
 
 def _escaped(char: str) -> str:
     code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
 
 
 def markup(value: object) -> str:
     """Text for HTML: escaped, with the control characters that HTML forbids replaced by U+FFFD."""
-    clean = "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in str(value))
+    clean = "".join(
+        char if char.isprintable() or char in "\n\t" else "\ufffd" for char in str(value)
+    )
     return html.escape(clean)
 
 
@@ -56,7 +71,9 @@ def digest(service: Service, files: Mapping[str, File]) -> str:
 
 
 def _rendered(jinja: jinja2.Environment, plan: Plan, mount: Mount, service: Service) -> File:
-    text = jinja.get_template(f"{mount.template}.j2").render(plan=plan, site=plan.site, service=service)
+    text = jinja.get_template(f"{mount.template}.j2").render(
+        plan=plan, site=plan.site, service=service
+    )
     return File(path=PurePosixPath("rendered") / mount.template, text=text)
 
 
@@ -66,8 +83,14 @@ def render(plan: Plan, folder: Path = FOLDER) -> tuple[File, ...]:
     Raises jinja2.UndefinedError when a template names what does not exist.
     """
     jinja = environment(folder)
-    files = {m.template: _rendered(jinja, plan, m, service) for service in plan.services for m in service.mounts}
+    files = {
+        m.template: _rendered(jinja, plan, m, service)
+        for service in plan.services
+        for m in service.mounts
+    }
     compose = jinja.get_template("compose.yaml.j2").render(
-        plan=plan, site=plan.site, digests={service.name: digest(service, files) for service in plan.services}
+        plan=plan,
+        site=plan.site,
+        digests={service.name: digest(service, files) for service in plan.services},
     )
     return (*files.values(), File(path=PurePosixPath("rendered/compose.yaml"), text=compose))

@@ -23,10 +23,19 @@ def generate(spec: SecretSpec) -> Secret:
     alphabet = string.ascii_lowercase + string.digits if spec.kind == "name" else ALPHABET
     while True:
         value = "".join(secrets.choice(alphabet) for _ in range(length))
-        classes = (str.isdigit, str.islower) if spec.kind == "name" else (str.isdigit, str.islower, str.isupper)
+        classes = (
+            (str.isdigit, str.islower)
+            if spec.kind == "name"
+            else (str.isdigit, str.islower, str.isupper)
+        )
         special = spec.kind != "password" or any(char in "-_" for char in value)
         # No leading or trailing sign: some tools would take the value for an option.
-        if value[0].isalnum() and value[-1].isalnum() and special and all(any(map(c, value)) for c in classes):
+        if (
+            value[0].isalnum()
+            and value[-1].isalnum()
+            and special
+            and all(any(map(c, value)) for c in classes)
+        ):
             return Secret(value)
 
 
@@ -45,7 +54,11 @@ def open_store(host: Host, plan: Plan) -> dict[str, Secret]:
             write_file(path, generate(spec).reveal().encode(), mode=0o400)
         value = path.read_text(encoding="utf-8").strip()
         if not value:
-            raise ConfigError("is empty", where=str(path), hint="Put it back from a backup of the folder secrets/.")
+            raise ConfigError(
+                "is empty",
+                where=str(path),
+                hint="Put it back from a backup of the folder secrets/.",
+            )
         store[spec.name] = Secret(value)
     return store
 

@@ -26,6 +26,7 @@ def _folder(path: Path) -> str:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--seed`, which fixes the subset of the repeated tests, and `--nightly`, which runs all of them."""
     parser.addoption("--nightly", action="store_true", help="every count that an issue names")
+    parser.addoption("--update", action="store_true", help="rewrite the golden files")
     parser.addoption("--seed", type=int, default=None, help="seed of the random subsets")
 
 

@@ -32,14 +32,20 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "lock",
             "operate",
             "pki",
+            "preflight",
             "rehearse",
             "seal",
+            "unpack",
             "users",
+            "vault",
             "wheels",
         ),
     ),
-    ("edges", ("run", "engine", "host")),
-    ("deciding", ("config", "services", "plan", "templates", "manifest", "unseal")),
+    ("edges", ("run", "engine", "host", "site", "console")),
+    (
+        "deciding",
+        ("config", "settings", "words", "services", "plan", "templates", "manifest", "unseal"),
+    ),
     ("values", ("errors", "model")),
 )
 
@@ -48,6 +54,8 @@ HELPERS = {
     "images": {"debs", "wheels"},
     "lock": {"debs", "wheels"},
     "seal": {"carry"},
+    "install": {"bootstrap", "pki", "vault"},
+    "operate": {"pki"},
     "rehearse": {"closed"},
     "checks": {"checks"},
 }
@@ -64,6 +72,7 @@ ENGINE_WORDS = ("docker", "podman")
 ENGINE_WORD_OWNERS = {"engine"}
 LONGEST_MODULE = 350
 LONGEST_FUNCTION = 40
+LONGEST_DECLARATION = 60  # a service is one declaration, not steps
 
 MODULES = sorted(
     path
@@ -202,12 +211,13 @@ def test_engine_is_started_by_its_owner_only(path: Path) -> None:
 def test_module_is_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= LONGEST_MODULE, f"{lines} lines"
+    longest = LONGEST_DECLARATION if name_of(path) == "services" else LONGEST_FUNCTION
     long = {
         f.name: f.end_lineno - f.lineno + 1
         for f in functions(parse(path))
-        if f.end_lineno is not None and f.end_lineno - f.lineno + 1 > LONGEST_FUNCTION
+        if f.end_lineno is not None and f.end_lineno - f.lineno + 1 > longest
     }
-    assert not long, f"longer than {LONGEST_FUNCTION} lines: {long}"
+    assert not long, f"longer than {longest} lines: {long}"
 
 
 def is_quiet(node: ast.stmt) -> bool:

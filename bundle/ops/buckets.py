@@ -29,11 +29,19 @@ def policy(bucket: dict[str, Any]) -> dict[str, Any]:
 def make_so(request: dict[str, Any]) -> list[str]:
     """Make every bucket of `request` so; returns what was new."""
     pool = urllib3.PoolManager(
-        ca_certs=request["root_ca"], cert_reqs="CERT_REQUIRED", timeout=urllib3.Timeout(connect=5, read=30), retries=3
+        ca_certs=request["root_ca"],
+        cert_reqs="CERT_REQUIRED",
+        timeout=urllib3.Timeout(connect=5, read=30),
+        retries=3,
     )
-    client = Minio(request["endpoint"], request["key"], request["secret"], secure=True, http_client=pool)
+    client = Minio(
+        request["endpoint"], request["key"], request["secret"], secure=True, http_client=pool
+    )
     admin = MinioAdmin(
-        request["endpoint"], StaticProvider(request["key"], request["secret"]), secure=True, http_client=pool
+        request["endpoint"],
+        StaticProvider(request["key"], request["secret"]),
+        secure=True,
+        http_client=pool,
     )
     made = []
     for bucket in request["buckets"]:

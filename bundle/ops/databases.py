@@ -33,7 +33,8 @@ def matrix(request: dict[str, Any]) -> dict[str, list[str]]:
     """For each role, the databases that it gets into."""
     databases = [role["name"] for role in request["roles"]]
     return {
-        role["role"]: [name for name in databases if can_connect(request, role, name)] for role in request["roles"]
+        role["role"]: [name for name in databases if can_connect(request, role, name)]
+        for role in request["roles"]
     }
 
 

@@ -13,15 +13,34 @@ def published(site: SiteConfig) -> tuple[tuple[int, int], ...]:
     """(port of the host, port of the container) of every published port."""
     if site.layout == "names":
         return ((site.ports_portal, INSIDE["portal"]),)
-    return tuple(zip((site.ports_portal, site.ports_mlflow, site.ports_phoenix), INSIDE.values(), strict=True))
+    return tuple(
+        zip(
+            (site.ports_portal, site.ports_mlflow, site.ports_phoenix), INSIDE.values(), strict=True
+        )
+    )
 
 
 def service(site: SiteConfig) -> Service:
     """The gateway as `site` wants it."""
     name = public(site, "portal")
     probe = (
-        *("curl", "--silent", "--fail", "--max-time", "4", "--output", "/dev/null", "--cacert", ROOT_CA),
-        *("--fail-early", "--resolve", f"{name}:8443:127.0.0.1", f"https://{name}:8443/-/health/{{mlflow,phoenix}}"),
+        *(
+            "curl",
+            "--silent",
+            "--fail",
+            "--max-time",
+            "4",
+            "--output",
+            "/dev/null",
+            "--cacert",
+            ROOT_CA,
+        ),
+        *(
+            "--fail-early",
+            "--resolve",
+            f"{name}:8443:127.0.0.1",
+            f"https://{name}:8443/-/health/{{mlflow,phoenix}}",
+        ),
     )
     return Service(
         name="gateway",

@@ -15,8 +15,13 @@ BUCKET = "mlflow-artifacts"
 def environment(site: SiteConfig) -> dict[str, str]:
     """The server's settings; no secret is among them."""
     name = internal(site, "mlflow")
-    hosts = [name, f"{name}:*"] + [host + tail for host in door_hosts(site, "mlflow") for tail in ("", ":*")]
-    origins = [f"https://{host}:{port(site, 'mlflow')}".removesuffix(":443") for host in door_hosts(site, "mlflow")]
+    hosts = [name, f"{name}:*"] + [
+        host + tail for host in door_hosts(site, "mlflow") for tail in ("", ":*")
+    ]
+    origins = [
+        f"https://{host}:{port(site, 'mlflow')}".removesuffix(":443")
+        for host in door_hosts(site, "mlflow")
+    ]
     return {
         "MLFLOW_BACKEND_STORE_URI": database_url(site, "postgresql+psycopg2", "mlflow"),
         "PGPASSFILE": "/run/secrets/pgpass",
@@ -32,7 +37,8 @@ def environment(site: SiteConfig) -> dict[str, str]:
         "MLFLOW_PORT": "5000",
         "MLFLOW_WORKERS": str(site.mlflow_workers),
         "MLFLOW_UVICORN_OPTS": (
-            "--ssl-keyfile /run/secrets/tls.key --ssl-certfile /run/secrets/tls.crt --no-server-header --log-level warning"
+            "--ssl-keyfile /run/secrets/tls.key --ssl-certfile /run/secrets/tls.crt"
+            " --no-server-header --log-level warning"
         ),
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(hosts),
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
@@ -51,11 +57,16 @@ def service(site: SiteConfig) -> Service:
     database = internal(site, "postgres")
 
     def derive(store: Mapping[str, Secret]) -> dict[str, Secret]:
-        roles = [f"{database}:5432:{role}:{role}:{store[f'DB_{role.upper()}'].reveal()}" for role in ("mlflow", "mlflow_auth")]
+        roles = [
+            f"{database}:5432:{role}:{role}:{store[f'DB_{role.upper()}'].reveal()}"
+            for role in ("mlflow", "mlflow_auth")
+        ]
         key, secret = store["S3_MLFLOW_KEY"].reveal(), store["S3_MLFLOW_SECRET"].reveal()
         return {
             "pgpass": Secret("\n".join(roles) + "\n"),
-            "aws": Secret(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"),
+            "aws": Secret(
+                f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
+            ),
         }
 
     return Service(
@@ -70,7 +81,10 @@ def service(site: SiteConfig) -> Service:
             Mount(template="mlflow/auth.ini", target="/etc/mlflow/auth.ini"),
             Mount(template="mlflow/health.py", target="/etc/mlflow/health.py"),
         ),
-        databases=(Database(name="mlflow", role="mlflow"), Database(name="mlflow_auth", role="mlflow_auth")),
+        databases=(
+            Database(name="mlflow", role="mlflow"),
+            Database(name="mlflow_auth", role="mlflow_auth"),
+        ),
         buckets=(minio.bucket(BUCKET, "mlflow"),),
         secrets=(
             SecretSpec(name="MLFLOW_AUTH_ADMIN_PASSWORD", kind="password"),

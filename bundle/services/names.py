@@ -14,14 +14,20 @@ def internal(site: SiteConfig, service: str) -> str:
 
 def public(site: SiteConfig, service: str) -> str:
     """The name under which users reach `service` (portal, mlflow, phoenix)."""
-    return site.domain if site.layout == "ports" or service == "portal" else f"{service}.{site.domain}"
+    return (
+        site.domain if site.layout == "ports" or service == "portal" else f"{service}.{site.domain}"
+    )
 
 
 def port(site: SiteConfig, service: str) -> int:
     """The port under which users reach `service`."""
     if site.layout == "names":
         return site.ports_portal
-    return {"portal": site.ports_portal, "mlflow": site.ports_mlflow, "phoenix": site.ports_phoenix}[service]
+    return {
+        "portal": site.ports_portal,
+        "mlflow": site.ports_mlflow,
+        "phoenix": site.ports_phoenix,
+    }[service]
 
 
 def url(site: SiteConfig, service: str, host: str = "") -> str:
@@ -39,4 +45,5 @@ def door_hosts(site: SiteConfig, service: str) -> tuple[str, ...]:
 
 def database_url(site: SiteConfig, driver: str, database: str) -> str:
     """A URL without a password (that is in PGPASSFILE) which verifies the server's name and chain."""
-    return f"{driver}://{database}@{internal(site, 'postgres')}:5432/{database}?sslmode=verify-full&sslrootcert={ROOT_CA}"
+    server = f"{internal(site, 'postgres')}:5432"
+    return f"{driver}://{database}@{server}/{database}?sslmode=verify-full&sslrootcert={ROOT_CA}"

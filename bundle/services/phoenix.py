@@ -12,7 +12,10 @@ from bundle.services.names import database_url, door_hosts, internal, port, url
 
 def environment(site: SiteConfig) -> dict[str, str]:
     """The server's settings; no secret is among them."""
-    origins = [f"https://{host}:{port(site, 'phoenix')}".removesuffix(":443") for host in door_hosts(site, "phoenix")]
+    origins = [
+        f"https://{host}:{port(site, 'phoenix')}".removesuffix(":443")
+        for host in door_hosts(site, "phoenix")
+    ]
     return {
         "PHOENIX_SQL_DATABASE_URL": database_url(site, "postgresql", "phoenix"),
         "PGPASSFILE": "/run/secrets/pgpass",
@@ -46,7 +49,9 @@ def service(site: SiteConfig) -> Service:
     database = internal(site, "postgres")
 
     def derive(store: Mapping[str, Secret]) -> dict[str, Secret]:
-        return {"pgpass": Secret(f"{database}:5432:phoenix:phoenix:{store['DB_PHOENIX'].reveal()}\n")}
+        return {
+            "pgpass": Secret(f"{database}:5432:phoenix:phoenix:{store['DB_PHOENIX'].reveal()}\n")
+        }
 
     return Service(
         name="phoenix",

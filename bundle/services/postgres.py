@@ -33,7 +33,10 @@ def service(site: SiteConfig) -> Service:
             Mount(template="postgres/pg_hba.conf", target="/etc/postgresql/pg_hba.conf"),
         ),
         databases=(Database(name="postgres", role="health"),),
-        secrets=(SecretSpec(name="SUPERUSER_PASSWORD"), SecretSpec(name="DB_HEALTH", mounted=False)),
+        secrets=(
+            SecretSpec(name="SUPERUSER_PASSWORD"),
+            SecretSpec(name="DB_HEALTH", mounted=False),
+        ),
         derive=derive,
         volumes=(Volume(name="postgres", path="/var/lib/postgresql/data"),),
         tmpfs=("/tmp",),

@@ -1,0 +1,206 @@
+"""Every key that an operator may write, in one table a file: defaults, help, checks, the sample, the reference page."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One key of a file: `check` returns what is wrong with a value of the right type, or nothing."""
+
+    key: str
+    default: Any
+    help: str
+    check: Callable[[Any], str] = lambda _: ""
+
+    @property
+    def attribute(self) -> str:
+        """The key as a name in Python."""
+        return self.key.replace(".", "_")
+
+
+def one_of(*values: str) -> Callable[[str], str]:
+    """A check: the value is one of `values`."""
+    return lambda value: "" if value in values else f"{value!r} is not one of {', '.join(values)}"
+
+
+def between(low: int, high: int) -> Callable[[int], str]:
+    """A check: the number lies in low..high."""
+    return lambda value: "" if low <= value <= high else f"{value} is not between {low} and {high}"
+
+
+def domain_problem(value: str) -> str:
+    """Why `value` cannot be the domain of certificates and container names; empty when it can."""
+    if not value.isascii():
+        return f"{value!r} is not ASCII; write an internationalised name in its xn-- form"
+    if value != value.lower():
+        return f"{value!r} has upper case letters; write {value.lower()!r}"
+    labels = value.split(".")
+    if len(labels) < 2:
+        return (
+            f"{value!r} has a single label; certificates need at least two, like {value}.internal"
+        )
+    bad = [label for label in labels if not LABEL.match(label)]
+    if bad:
+        return f"{value!r} has the label {bad[0]!r}; a label has a-z, 0-9 and hyphens inside, 1 to 63 of them"
+    return "" if len(value) <= 200 else f"{value!r} is longer than 200 characters"
+
+
+def address_problem(value: str) -> str:
+    """Why `value` is not an address to listen on; empty when it is."""
+    try:
+        ipaddress.IPv4Address(value)
+    except ValueError:
+        return f"{value!r} is not an IPv4 address, like 127.0.0.1 or 10.0.0.5"
+    return ""
+
+
+def default_domain() -> str:
+    """`<host>.internal`, with what a host name may have and a certificate may not made into hyphens."""
+    label = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")[:63]
+    return f"{label or 'tracking'}.internal"
+
+
+SITE = (
+    Setting(
+        key="domain",
+        default="",
+        help="the name under which the stack is reached; empty: <host>.internal",
+    ),
+    Setting(key="organisation", default="", help="shown on the portal; any text"),
+    Setting(
+        key="layout",
+        default="ports",
+        help='"ports": one name, a port each; "names": mlflow.<domain>, phoenix.<domain>, one port',
+        check=one_of("ports", "names"),
+    ),
+    Setting(
+        key="bind",
+        default="127.0.0.1",
+        help="the address to listen on; 127.0.0.1: this host only, 0.0.0.0 or one of the host's: colleagues too",
+        check=address_problem,
+    ),
+    Setting(
+        key="ports.portal",
+        default=8443,
+        help='portal (layout "names": everything)',
+        check=between(1, 65535),
+    ),
+    Setting(
+        key="ports.mlflow", default=8444, help='MLflow (layout "ports")', check=between(1, 65535)
+    ),
+    Setting(
+        key="ports.phoenix", default=8445, help='Phoenix (layout "ports")', check=between(1, 65535)
+    ),
+    Setting(
+        key="mlflow.experiment",
+        default="evalvault",
+        help="the experiment that clients log to by default",
+        check=lambda value: "" if value.strip() else "the name is empty",
+    ),
+    Setting(
+        key="mlflow.workers", default=2, help="server processes of MLflow", check=between(1, 32)
+    ),
+    Setting(
+        key="memory.postgres_mb", default=512, help="memory limit, MiB", check=between(256, 262144)
+    ),
+    Setting(
+        key="memory.minio_mb", default=1024, help="memory limit, MiB", check=between(512, 262144)
+    ),
+    Setting(
+        key="memory.mlflow_mb", default=1536, help="memory limit, MiB", check=between(1024, 262144)
+    ),
+    Setting(
+        key="memory.phoenix_mb", default=1536, help="memory limit, MiB", check=between(768, 262144)
+    ),
+    Setting(
+        key="memory.gateway_mb", default=128, help="memory limit, MiB", check=between(64, 8192)
+    ),
+    Setting(
+        key="retention.phoenix_days",
+        default=90,
+        help="traces older than this are deleted; 0: never",
+        check=between(0, 36500),
+    ),
+)
+
+BUNDLE = (
+    Setting(
+        key="base.source",
+        default="debootstrap",
+        help='"debootstrap": the base image is made from Debian packages; "registry": it is pulled, see base.image',
+        check=one_of("debootstrap", "registry"),
+    ),
+    Setting(
+        key="base.image",
+        default="",
+        help='with base.source = "registry": a Debian 13 image with its digest, like registry.example/debian@sha256:…',
+        check=lambda value: (
+            ""
+            if not value or re.search(r"@sha256:[0-9a-f]{64}$", value)
+            else f"{value!r} has no digest; write NAME@sha256:<64 hexadecimal digits>"
+        ),
+    ),
+    Setting(
+        key="mirrors.debian",
+        default="",
+        help="the Debian mirror; empty: the one that this host uses",
+    ),
+    Setting(
+        key="cache",
+        default="",
+        help="where downloads and layers are kept; empty: ~/.cache/tracking-bundle",
+    ),
+    Setting(
+        key="build.timeout_s",
+        default=1800,
+        help="limit for building one image, seconds",
+        check=between(60, 86400),
+    ),
+    Setting(
+        key="compression.level",
+        default=10,
+        help="zstd level of the layers: more is smaller and slower",
+        check=between(1, 19),
+    ),
+)
+
+
+def toml_value(value: Any) -> str:
+    """A default as TOML text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return (
+        str(value)
+        if isinstance(value, int)
+        else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    )
+
+
+def sample(settings: tuple[Setting, ...], title: str) -> str:
+    """The commented sample file: every key with its default."""
+    lines, section = [f"# {title}: every key has a default; uncomment what you change."], ""
+    for setting in sorted(settings, key=lambda s: s.key.partition(".")[0] if "." in s.key else ""):
+        head, dot, name = setting.key.partition(".")
+        if dot and head != section:
+            section = head
+            lines += ["", f"[{section}]"]
+        lines += ["", f"# {setting.help}", f"# {name or head} = {toml_value(setting.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def reference(settings: tuple[Setting, ...], title: str) -> str:
+    """The reference page: a table of every key."""
+    rows = [f"| `{s.key}` | `{toml_value(s.default)}` | {s.help} |" for s in settings]
+    return (
+        "\n".join([f"## {title}", "", "| key | default | meaning |", "| --- | --- | --- |", *rows])
+        + "\n"
+    )

@@ -1,0 +1,244 @@
+"""The tasks of the tracking bundle: arguments in, values through, one error line and an exit code out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
+
+from bundle import workflows
+from bundle.console import operator
+
+HERE = Path(__file__).resolve().parent
+COMMON = {
+    "quiet": "say only what is wrong",
+    "debug": "show each command, and the traceback of an error",
+    "lang": "ko or en (default: by the locale)",
+}
+
+
+@task(
+    help={
+        "config": "bundle.toml",
+        "out": "folder for the bundle",
+        "sign-key": "PEM of the signing key",
+        **COMMON,
+    }
+)
+def bundle(
+    _: Context,
+    config: str = "",
+    out: str = "dist",
+    sign_key: str = "",
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Make the sealed bundle on a connected host."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(workflows.make_bundle(HERE, config=config, out=Path(out), sign_key=sign_key))
+
+
+@task(
+    help={"upgrade": "also move to newer versions (all, or one NAME)", **COMMON},
+    optional=["upgrade"],
+)
+def lock(
+    _: Context,
+    upgrade: str = "",
+    config: str = "",
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Refresh the locked inputs under images/ and show what changed."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(workflows.relock(HERE, config=config, upgrade=upgrade))
+
+
+@task(
+    help={
+        "bundle": "the sealed file (default: the newest in dist/)",
+        "fingerprint": "of the signing key (default: by the trust sheet beside the file)",
+        "keep": "leave the closed host standing",
+        "browser": "also open both trackers in Chromium",
+        **COMMON,
+    }
+)
+def rehearse(
+    _: Context,
+    bundle: str = "",
+    fingerprint: str = "",
+    keep: bool = False,
+    browser: bool = False,
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Install and verify the bundle on a disposable closed host, before anyone carries it across."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(
+            workflows.rehearse(
+                HERE, bundle=bundle, fingerprint=fingerprint, keep=keep, browser=browser
+            )
+        )
+
+
+@task(
+    help={
+        "bundle": "the sealed file (default: the one bootstrapped)",
+        "site": "site.toml to use",
+        "yes": "do not ask",
+        **COMMON,
+    }
+)
+def install(
+    _: Context,
+    bundle: str = "",
+    site: str = "",
+    yes: bool = False,
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Bring the stack up on this closed host; twice is a no-op, killed anywhere it is finished by the next run."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        workflows.install_release(HERE, bundle=bundle, site_file=site, yes=yes)
+
+
+@task(
+    help={
+        "only": "check only this id (repeatable)",
+        "format": "text, json, junit or html",
+        "report": "folder",
+        **COMMON,
+    },
+    iterable=["only"],
+)
+def verify(
+    _: Context,
+    only: list[str],
+    format: str = "text",  # noqa: A002  (the name of the option)
+    report: str = "",
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Prove every line of the checklist on the running stack."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(workflows.verify(HERE, only=tuple(only), form=format, report=report))
+
+
+@task(help=COMMON)
+def start(_: Context, quiet: bool = False, debug: bool = False, lang: str = "") -> None:
+    """Start the stack and wait until it is healthy."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        workflows.start(HERE)
+
+
+@task(help=COMMON)
+def stop(_: Context, quiet: bool = False, debug: bool = False, lang: str = "") -> None:
+    """Stop the stack; data stays."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        workflows.stop(HERE)
+
+
+@task(help=COMMON)
+def status(_: Context, quiet: bool = False, debug: bool = False, lang: str = "") -> None:
+    """Show services, versions, URLs, what expires next and the room that is left."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(workflows.status(HERE))
+
+
+@task(
+    help={
+        "service": "one service (default: all)",
+        "since": "a time, or a duration like 1h",
+        **COMMON,
+    }
+)
+def logs(
+    _: Context,
+    service: str = "",
+    since: str = "1h",
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Show the services' logs."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(workflows.logs(HERE, service=service, since=since), end="")
+
+
+@task(
+    help={
+        "install": "start the stack at boot",
+        "remove": "no longer",
+        "show": "say what is scheduled",
+        **COMMON,
+    }
+)
+def schedule(
+    _: Context,
+    install: bool = False,
+    remove: bool = False,
+    show: bool = False,
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Start the stack at boot, by systemd or cron."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(workflows.schedule(HERE, install=install, remove=remove, show=show))
+
+
+@task(help={"purge": "data, secrets and CA too", "yes": "do not ask", **COMMON})
+def uninstall(
+    _: Context,
+    purge: bool = False,
+    yes: bool = False,
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Remove what install made; data stays unless --purge."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(workflows.uninstall(HERE, purge=purge, yes=yes))
+
+
+@task(name="list", help=COMMON)
+def users_list(_: Context, quiet: bool = False, debug: bool = False, lang: str = "") -> None:
+    """Show who is in which tracker, with the role there."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(workflows.users_list(HERE))
+
+
+@task(name="add", help={"role": "viewer, editor or admin", **COMMON})
+def users_add(
+    _: Context,
+    name: str,
+    role: str = "editor",
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Add a person to both trackers."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        workflows.users_add(HERE, name=name, role=role)
+
+
+@task(name="env", help={"user": "the person", "out": "file to write (mode 0600)", **COMMON})
+def users_env(
+    _: Context, user: str, out: str, quiet: bool = False, debug: bool = False, lang: str = ""
+) -> None:
+    """Make a fresh credential for a person and write the client environment."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(workflows.users_env(HERE, name=user, out=Path(out)))
+
+
+users = Collection("users", users_list, users_add, users_env)
+namespace = Collection(
+    bundle, lock, rehearse, install, verify, start, stop, status, logs, schedule, uninstall, users
+)
