@@ -279,7 +279,7 @@ def write_repository(files: dict[Deb, Path], folder: Path, suite: str, arch: str
             f"{control}\nFilename: pool/{deb.file}\nSize: {deb.size}\nSHA256: {deb.sha256}\n"
         )
     packages = index / "Packages"
-    packages.write_text("\n".join(stanzas), encoding="utf-8")
+    packages.write_text("\n".join(stanzas) + "\n", encoding="utf-8")
     entry = f" {file_digest(packages)} {packages.stat().st_size} main/binary-{arch}/Packages\n"
     release = f"Suite: {suite}\nCodename: {suite}\nArchitectures: {arch}\nComponents: main\nSHA256:\n{entry}"
     (folder / "dists" / suite / "Release").write_text(release)
