@@ -23,6 +23,8 @@ from bundle.run import run
 
 MINIMUM_SERVER = (24, 0)
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+API_OF_MINIMUM = "1.43"
+CLOSED_HOST_PACKAGES = ("docker.io", "docker-cli", "docker-compose", "containerd", "iptables")
 PROJECT_LABEL = "com.docker.compose.project"
 
 
@@ -44,8 +46,12 @@ def find_client(plugin: str) -> str:
         return candidate
     if seen:
         message = f"{', '.join(seen)} misses the plugin {plugin}"
-        raise PreconditionError(message, hint=f"Install the package docker-{plugin} (or docker-{plugin}-plugin).")
-    raise PreconditionError("docker not found, needed to run the containers", hint="Install Docker Engine 24 or newer.")
+        raise PreconditionError(
+            message, hint=f"Install the package docker-{plugin} (or docker-{plugin}-plugin)."
+        )
+    raise PreconditionError(
+        "docker not found, needed to run the containers", hint="Install Docker Engine 24 or newer."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +132,11 @@ class Engine:
         Raises PreconditionError when no engine answers or access is denied.
         """
         try:
-            client = docker.DockerClient(base_url=self.host, timeout=600) if self.host else docker.from_env(timeout=600)
+            client = (
+                docker.DockerClient(base_url=self.host, timeout=600)
+                if self.host
+                else docker.from_env(timeout=600)
+            )
             client.ping()
         except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
             raise self._unreachable(error) from error
@@ -146,11 +156,26 @@ class Engine:
     @property
     def child_environment(self) -> dict[str, str]:
         """What a command line client of this engine needs, and nothing else (no proxy reaches a container)."""
-        kept = {key: os.environ[key] for key in ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG") if key in os.environ}
-        return {**kept, "LANG": "C.UTF-8", **({"DOCKER_HOST": self.host} if self.host else {}), **self.environment}
+        kept = {
+            key: os.environ[key]
+            for key in ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG")
+            if key in os.environ
+        }
+        return {
+            **kept,
+            "LANG": "C.UTF-8",
+            **({"DOCKER_HOST": self.host} if self.host else {}),
+            **self.environment,
+        }
 
     def client(
-        self, arguments: Sequence[str], *, timeout: float, text: str | None = None, stream: bool = False, check: bool = True
+        self,
+        arguments: Sequence[str],
+        *,
+        timeout: float,
+        text: str | None = None,
+        stream: bool = False,
+        check: bool = True,
     ) -> str:
         """Run the command line client with `arguments`; `timeout` in seconds.
 
@@ -167,14 +192,24 @@ class Engine:
         )
 
     def compose(
-        self, project: str, file: Path, arguments: Sequence[str], *, timeout: float, text: str | None = None, check: bool = True
+        self,
+        project: str,
+        file: Path,
+        arguments: Sequence[str],
+        *,
+        timeout: float,
+        text: str | None = None,
+        check: bool = True,
     ) -> str:
         """Run compose on the rendered `file`.
 
         Raises CommandError when it fails.
         """
         return self.client(
-            ["compose", "--project-name", project, "--file", str(file), *arguments], timeout=timeout, text=text, check=check
+            ["compose", "--project-name", project, "--file", str(file), *arguments],
+            timeout=timeout,
+            text=text,
+            check=check,
         )
 
     def one_off(self, wanted: OneOff, *, text: str, timeout: float) -> str:
@@ -182,8 +217,24 @@ class Engine:
 
         Raises CommandError when it fails.
         """
-        options = ["run", "--rm", "--interactive", "--log-driver", "none", "--pull", "never", "--read-only"]
-        options += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--pids-limit", "256"]
+        options = [
+            "run",
+            "--rm",
+            "--interactive",
+            "--log-driver",
+            "none",
+            "--pull",
+            "never",
+            "--read-only",
+        ]
+        options += [
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges:true",
+            "--pids-limit",
+            "256",
+        ]
         options += ["--memory", f"{wanted.memory_mb}m", "--user", f"{wanted.user}:{wanted.user}"]
         options += ["--network", wanted.network, "--tmpfs", "/tmp:size=512m,mode=1777,nosuid,nodev"]
         for key, value in wanted.labels.items():
@@ -193,7 +244,9 @@ class Engine:
         for source, target in wanted.binds.items():
             mount = ["type=bind", f"source={source}", f"target={target}", "readonly"]
             line = io.StringIO()
-            csv.writer(line, lineterminator="").writerow(mount)  # the client reads this option as CSV
+            csv.writer(line, lineterminator="").writerow(
+                mount
+            )  # the client reads this option as CSV
             options += ["--mount", line.getvalue()]
         for key, value in wanted.environment.items():
             options += ["--env", f"{key}={value}"]
@@ -219,7 +272,8 @@ class Engine:
         strangers = [
             container["Names"][0].lstrip("/")
             for container in containers
-            if container["Labels"].get(PROJECT_LABEL) == project and container["Labels"].get(site_label) != site_id
+            if container["Labels"].get(PROJECT_LABEL) == project
+            and container["Labels"].get(site_label) != site_id
         ]
         volumes = self.api.api.volumes()["Volumes"] or []
         return EngineFacts(
@@ -236,14 +290,18 @@ class Engine:
             api=tuple(int(part) for part in version["ApiVersion"].split(".")),
             ports=frozenset(ports),
             strangers=tuple(strangers),
-            volumes={volume["Name"]: (volume["Labels"] or {}).get(site_label, "") for volume in volumes},
+            volumes={
+                volume["Name"]: (volume["Labels"] or {}).get(site_label, "") for volume in volumes
+            },
         )
 
     def containers(self, project: str) -> dict[str, Container]:
         """The containers of `project` by service, one-off ones left out."""
         found = {}
         labels = [f"{PROJECT_LABEL}={project}"]
-        for container in self.api.containers.list(all=True, filters={"label": labels}, ignore_removed=True):
+        for container in self.api.containers.list(
+            all=True, filters={"label": labels}, ignore_removed=True
+        ):
             attributes = container.attrs
             state = attributes["State"]
             service = attributes["Config"]["Labels"].get("com.docker.compose.service", "")
@@ -260,7 +318,9 @@ class Engine:
     def last_probe(self, project: str, service: str) -> str:
         """What the last failed health probe of a service printed; empty when there was none."""
         labels = [f"{PROJECT_LABEL}={project}", f"com.docker.compose.service={service}"]
-        for container in self.api.containers.list(all=True, filters={"label": labels}, ignore_removed=True):
+        for container in self.api.containers.list(
+            all=True, filters={"label": labels}, ignore_removed=True
+        ):
             log = container.attrs["State"].get("Health", {}).get("Log") or []
             failed = [entry["Output"].strip() for entry in log if entry["ExitCode"] != 0]
             return failed[-1].splitlines()[-1] if failed and failed[-1] else ""
@@ -271,8 +331,23 @@ class Engine:
 
         Raises CommandError when it fails.
         """
-        command = ["buildx", "build", "--builder", "default", "--load", "--provenance=false", "--progress=plain"]
-        command += ["--tag", wanted.tag, "--file", str(wanted.context / wanted.file), "--network", wanted.network]
+        command = [
+            "buildx",
+            "build",
+            "--builder",
+            "default",
+            "--load",
+            "--provenance=false",
+            "--progress=plain",
+        ]
+        command += [
+            "--tag",
+            wanted.tag,
+            "--file",
+            str(wanted.context / wanted.file),
+            "--network",
+            wanted.network,
+        ]
         for name, folder in sorted(wanted.contexts.items()):
             command += ["--build-context", f"{name}={folder}"]
         for name, path in sorted(wanted.secrets.items()):
@@ -282,7 +357,9 @@ class Engine:
         proxies = {}
         if wanted.network != "none":
             proxies = {name: os.environ[name] for name in PROXY_VARIABLES if name in os.environ}
-            command += [f"--build-arg={name}" for name in proxies]  # the client takes the value from its environment
+            command += [
+                f"--build-arg={name}" for name in proxies
+            ]  # the client takes the value from its environment
         run(
             [find_client("buildx"), *command, str(wanted.context)],
             timeout=timeout,
@@ -297,7 +374,9 @@ class Engine:
         except docker.errors.ImageNotFound:
             return None
         layers = tuple(found["RootFS"]["Layers"])
-        return Image(name=name, reference=reference, id=found["Id"], size=found["Size"], layers=layers)
+        return Image(
+            name=name, reference=reference, id=found["Id"], size=found["Size"], layers=layers
+        )
 
     def tag(self, reference: str, other: str) -> None:
         """Give the image `reference` the name `other` too.
@@ -326,7 +405,28 @@ class Engine:
 
     def remove_images(self, prefix: str) -> list[str]:
         """Remove every image whose name begins with `prefix`; returns the names."""
-        names = [tag for image in self.api.images.list() for tag in image.tags if tag.startswith(prefix)]
+        names = [
+            tag for image in self.api.images.list() for tag in image.tags if tag.startswith(prefix)
+        ]
         for name in names:
             self.api.images.remove(name, force=True)
         return [f"image {name}" for name in names]
+
+    def answers(self) -> bool:
+        """Whether an engine answers now; leaves no connection behind."""
+        client = None
+        try:
+            client = docker.DockerClient(base_url=self.host or None, timeout=10, version=API_OF_MINIMUM)
+            return bool(client.ping())
+        except (docker.errors.DockerException, requests.exceptions.RequestException):
+            return False
+        finally:
+            if client is not None:
+                client.close()
+
+    def image_ids(self) -> list[str]:
+        """The id of every image that the engine holds.
+
+        Raises PreconditionError when no engine answers.
+        """
+        return [str(image["Id"]) for image in self.api.api.images()]
