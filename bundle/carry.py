@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ def collect(lock: Path, cache: Path, arch: str) -> dict[str, tuple[Path, ...]]:
     Raises BundleError when the lock cannot be read, CommandError when a wheel cannot be fetched.
     """
     text = lock.read_text("utf-8")
-    key = hashlib.sha256(f"{text}{arch}{PYTHONS}{GLIBC}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{text}{arch}{PYTHONS}{GLIBC}1".encode()).hexdigest()[:16]
     home = cache / "wheels" / f"tool-{key}"
     index = home / "index.json"
     if not index.is_file() or not _are_locked(home.glob("*.whl"), text):
@@ -60,11 +61,21 @@ def _fetch(text: str, lock: Path, home: Path, python: str, arch: str) -> list[st
         command += ["--platform", f"{glibc}_{MACHINES[arch]}"]
     hint = "Look at the host's pip configuration (index, proxy, certificates), then run this again."
     run([*command, "--dest", str(folder), "--requirement", str(wanted)], timeout=900, hint=hint)
-    wheels = sorted(folder.glob("*.whl"))
-    for wheel in wheels:
-        wheel.replace(home / wheel.name)
+    wheels = {wheel: short_name(wheel.name) for wheel in sorted(folder.glob("*.whl"))}
+    for wheel, name in wheels.items():
+        wheel.replace(home / name)
     shutil.rmtree(folder)
-    return [wheel.name for wheel in wheels]
+    return list(wheels.values())
+
+
+def short_name(name: str) -> str:
+    """The wheel's name with one platform only, the least that it asks for: ustar holds 100 characters."""
+    front, _, platforms = name.removesuffix(".whl").rpartition("-")
+    modern = [tag.replace("manylinux2014", "manylinux_2_17") for tag in platforms.split(".")]
+    glibc = {
+        tag: int(found[1]) for tag in modern if (found := re.match(r"manylinux_2_(\d+)_", tag))
+    }
+    return f"{front}-{min(glibc, key=glibc.__getitem__) if glibc else platforms}.whl"
 
 
 def choose(text: str, python: str, arch: str, where: str = "") -> str:

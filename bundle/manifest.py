@@ -5,8 +5,9 @@ Pure: bytes to value and back. The form is checked by unseal.py, which must do i
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bundle.errors import BundleError, ConfigError, IntegrityError, Precondition
 
 FORMAT = 1
 PRODUCT = "tracking-bundle"
+AGAIN = "Run again: sh bootstrap.sh FILE --fingerprint HEX."
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
@@ -98,18 +100,17 @@ def read(bundle: Path) -> Manifest:
 
 def _from_dict(data: dict[str, Any]) -> Manifest:
     plain = ("version", "arch", "created", "counter", "expires", "mtime", "checker_sha256")
-    lists = ("layers", "diff_ids")
     return Manifest(
         **{key: data[key] for key in plain},
-        images=tuple(
-            SealedImage(
-                **{key: tuple(value) if key in lists else value for key, value in image.items()}
-            )
-            for image in data["images"]
-        ),
+        images=tuple(_image(image) for image in data["images"]),
         wheels={python: tuple(names) for python, names in data["wheels"].items()},
         members=tuple(Member(**member) for member in data["members"]),
     )
+
+
+def _image(image: dict[str, Any]) -> SealedImage:
+    lists = {key: tuple(image[key]) for key in ("layers", "diff_ids")}
+    return SealedImage(**{**image, **lists})
 
 
 def dump(manifest: Manifest) -> bytes:
@@ -140,3 +141,56 @@ def as_bundle_error(error: unseal.SealError) -> BundleError:
             for index, problem in enumerate(error.problems)
         ]
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What bootstrap.sh left in a release folder: the bundle it came from, proven, and that bundle's manifest."""
+
+    home: Path
+    bundle: Path
+    fingerprint: str
+    manifest_sha256: str
+    manifest: Manifest
+
+
+def installed(home: Path) -> Release:
+    """The release that bootstrap.sh unpacked into `home`; its bundle file need not be there any more.
+
+    Raises PreconditionError when there is none.
+    """
+    try:
+        record = json.loads((home / "release.json").read_text("utf-8"))
+        return Release(
+            home=home,
+            bundle=Path(record["bundle"]),
+            fingerprint=str(record.get("fingerprint", "")),
+            manifest_sha256=str(record["sha256_manifest"]),
+            manifest=parse((home / "MANIFEST.json").read_bytes()),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PreconditionError(
+            f"{home} was not unpacked by bootstrap.sh ({error})", hint=AGAIN
+        ) from error
+
+
+def release(home: Path, bundle: Path | None = None) -> Release:
+    """The release in `home`; its bundle may have moved to `bundle`, but must hold the manifest that was checked.
+
+    Raises PreconditionError when the file is gone, IntegrityError when it is another bundle.
+    """
+    known = installed(home)
+    place = bundle or known.bundle
+    if not place.is_file():
+        hint = "Connect the medium, or say where the file is with --bundle FILE."
+        raise PreconditionError(f"the bundle file {place} is not there", hint=hint)
+    try:
+        found = hashlib.sha256(unseal.manifest_bytes(place)).hexdigest()
+    except unseal.SealError as error:
+        raise as_bundle_error(error) from error
+    kept = hashlib.sha256((home / "MANIFEST.json").read_bytes()).hexdigest()
+    if {found, kept} != {known.manifest_sha256}:
+        raise IntegrityError(
+            f"{place} is not the bundle that was checked", where=str(home), hint=AGAIN
+        )
+    return replace(known, bundle=place)

@@ -273,9 +273,7 @@ def _find_problems(
             )
         else:
             name, offset = info.name, start + BLOCK + padded(info.size)
-            fault = _misplaced(
-                name, name in seen, name in expected, clean and places.get(start) != name
-            )
+            fault = _misplaced(name in seen, name in expected, clean and places.get(start) != name)
             fault = fault or _fault(
                 file, info, block, start, expected[name], manifest["mtime"], tick
             )

@@ -20,31 +20,28 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "verbs",
         (
-            "access",
-            "bootstrap",
-            "carry",
-            "checks",
-            "closed",
-            "debs",
-            "door",
-            "images",
-            "install",
-            "lock",
-            "operate",
-            "pki",
-            "preflight",
-            "rehearse",
-            "seal",
-            "unpack",
-            "users",
-            "vault",
-            "wheels",
+            *("images", "lock", "seal", "rehearse"),  # on the connected host
+            *(
+                "intake",
+                "preflight",
+                "install",
+                "bootstrap",
+                "users",
+                "access",
+                "operate",
+                "checks",
+            ),
+            *("pki", "debs", "wheels", "carry", "packing", "door", "closed", "browse"),
         ),
     ),
-    ("edges", ("run", "engine", "host", "site", "console")),
+    ("shared", ("site", "vault", "store")),  # parts of the installation that several verbs read
+    ("edges", ("run", "engine", "host", "console")),
     (
         "deciding",
-        ("config", "settings", "words", "services", "plan", "templates", "manifest", "unseal"),
+        (
+            *("config", "settings", "words", "services", "plan", "templates"),
+            *("manifest", "trust", "unseal", "unpack"),
+        ),
     ),
     ("values", ("errors", "model")),
 )
@@ -53,15 +50,13 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 HELPERS = {
     "images": {"debs", "wheels"},
     "lock": {"debs", "wheels"},
-    "seal": {"carry"},
-    "install": {"bootstrap", "pki", "vault"},
-    "operate": {"pki"},
-    "rehearse": {"closed"},
-    "checks": {"checks"},
+    "seal": {"carry", "packing"},
+    "intake": {"door"},
+    "rehearse": {"closed", "browse"},
 }
 
 # Inside a layer: who may import whom. Edges build on one another; deciding modules read one another's values.
-WITHIN = {"edges", "deciding", "values"}
+WITHIN = {"edges", "deciding", "values", "shared"}
 
 # `ops` runs inside the ops container: values, deciding and the client kit only. `tracking` is a library of its own.
 ASIDE = {"ops": {"values", "deciding"}, "tracking": set[str]()}
@@ -71,6 +66,7 @@ ENVIRONMENT_OWNERS = {"config", "engine", "unseal"}  # unseal runs alone, before
 ENGINE_WORDS = ("docker", "podman")
 ENGINE_WORD_OWNERS = {"engine"}
 LONGEST_MODULE = 350
+LONGER = {"unseal": 540}  # one file, since sh can vouch for one digest only; it says everything in two languages
 LONGEST_FUNCTION = 40
 LONGEST_DECLARATION = 60  # a service is one declaration, not steps
 
@@ -210,7 +206,7 @@ def test_engine_is_started_by_its_owner_only(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=ids)
 def test_module_is_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST_MODULE, f"{lines} lines"
+    assert lines <= LONGER.get(name_of(path), LONGEST_MODULE), f"{lines} lines"
     longest = LONGEST_DECLARATION if name_of(path) == "services" else LONGEST_FUNCTION
     long = {
         f.name: f.end_lineno - f.lineno + 1

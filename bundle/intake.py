@@ -1,0 +1,222 @@
+"""Bring the images of a bundle into the engine, streamed from the file; what is there and right is not sent again.
+
+The engine pulls all of them at once from the bundle's own door. An engine that cannot reach this host's loopback
+gets the same blobs as one archive that is made while it is sent. Killed anywhere, run again finishes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle import store, unseal
+from bundle.door import Shelf, places, serve
+from bundle.engine import Engine
+from bundle.errors import BundleError, CommandError, IntegrityError
+from bundle.manifest import MANIFEST_TYPE, PRODUCT, Manifest, SealedImage, blob_path
+from bundle.run import Progress, log, step
+
+LEFT_OVER = re.compile(rf"127\.0\.0\.1:\d+/{PRODUCT}/.+")
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """One row of the closing table; `how`: present, pulled or loaded."""
+
+    name: str
+    reference: str
+    size: int
+    how: str
+    seconds: float
+
+
+def import_images(bundle: Path, manifest: Manifest, engine: Engine) -> tuple[Imported, ...]:
+    """Make every image of `manifest` known to `engine` under its reference, and look at each afterwards.
+
+    Raises IntegrityError when an image is not what was sealed, CommandError when the engine cannot take it.
+    """
+    _clear_left_overs(engine)
+    missing = [image for image in manifest.images if not is_right(engine, image)]
+    done = {}
+    if missing:
+        with step(f"importing {len(missing)} images"):
+            done = _pull_all(bundle, manifest, missing, engine)
+            if not done:
+                log.info(
+                    "  the engine cannot reach this host's loopback: sending an archive instead"
+                )
+                done = _load_all(bundle, manifest, missing, engine)
+    wrong = [image.reference for image in missing if not is_right(engine, image)]
+    if wrong:
+        hint = "Check the bundle again: sh bootstrap.sh FILE --check; then run this again."
+        raise IntegrityError(
+            f"the engine holds other layers than were sealed: {', '.join(wrong)}", hint=hint
+        )
+    return tuple(done.get(image.name) or _row(image, "present") for image in manifest.images)
+
+
+def is_right(engine: Engine, image: SealedImage) -> bool:
+    """Whether the engine has exactly this image under its reference: both kinds of image store name it their way."""
+    facts = store.inspect(engine, image.reference)
+    if facts is None or tuple(facts["RootFS"]["Layers"]) != image.diff_ids:
+        return False
+    return facts["Id"] in (image.config, image.manifest)
+
+
+def _row(image: SealedImage, how: str, seconds: float = 0.0) -> Imported:
+    return Imported(
+        name=image.name, reference=image.reference, size=image.size, how=how, seconds=seconds
+    )
+
+
+def _clear_left_overs(engine: Engine) -> None:
+    """Take away the names of a door that was open when an import was killed; layers stay for this one."""
+    for reference in store.references(engine):
+        if LEFT_OVER.fullmatch(reference):
+            store.untag(engine, reference)
+
+
+class _Gauge:
+    """Bytes of layers that the engine has unpacked, out of the events of several pulls."""
+
+    def __init__(self, manifest: Manifest, images: Sequence[SealedImage]) -> None:
+        layers = {layer for image in images for layer in image.layers}
+        self.sizes = {layer[7:19]: manifest.size_of(layer) for layer in layers}
+        self.done = dict.fromkeys(self.sizes, 0)
+        self.progress = Progress("importing images", sum(self.sizes.values()))
+        self.lock = threading.Lock()
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Count what `event` says about a layer."""
+        layer, status = event.get("id", ""), event.get("status", "")
+        if status in ("Pull complete", "Already exists"):
+            self.count(layer, self.sizes.get(layer, 0))
+        elif status == "Extracting":
+            self.count(layer, event.get("progressDetail", {}).get("current", 0))
+
+    def count(self, layer: str, current: int) -> None:
+        with self.lock:
+            if layer in self.sizes and current > self.done[layer]:
+                current = min(current, self.sizes[layer])
+                self.progress.add(current - self.done[layer])
+                self.done[layer] = current
+
+
+def _pull_all(
+    bundle: Path, manifest: Manifest, images: Sequence[SealedImage], engine: Engine
+) -> dict[str, Imported]:
+    """Pull `images` at once; nothing when the engine never came to the door."""
+    gauge, done, errors = _Gauge(manifest, images), dict[str, Imported](), list[BundleError]()
+
+    def pull(image: SealedImage, shelf: Shelf) -> None:
+        start = time.monotonic()
+        try:
+            _pull(dataclasses.replace(engine), shelf, image, gauge.note)  # a connection of its own
+            done[image.name] = _row(image, "pulled", time.monotonic() - start)
+        except BundleError as error:
+            errors.append(error)
+
+    with serve(bundle, manifest) as shelf:
+        # daemons: an interrupted tool ends at once, and the engine drops a pull whose client is gone
+        threads = [
+            threading.Thread(target=pull, args=(image, shelf), daemon=True) for image in images
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    gauge.progress.close()
+    if not shelf.visits:
+        return {}
+    if errors:
+        raise errors[0]
+    return done
+
+
+def _pull(
+    engine: Engine, shelf: Shelf, image: SealedImage, note: Callable[[Mapping[str, Any]], None]
+) -> None:
+    repository = f"{shelf.address}/{PRODUCT}/{image.name}"
+    for event in store.pull(engine, repository, image.manifest):
+        note(event)
+    source = f"{repository}@{image.manifest}"
+    store.tag(engine, source, image.reference)
+    store.untag(engine, source)
+
+
+def _load_all(
+    bundle: Path, manifest: Manifest, images: Sequence[SealedImage], engine: Engine
+) -> dict[str, Imported]:
+    start = time.monotonic()
+    progress = Progress("sending images", sum(_blobs(manifest, images).values()))
+    store.load(engine, archive(bundle, manifest, images, progress.add))
+    progress.close()
+    seconds = time.monotonic() - start
+    return {image.name: _row(image, "loaded", seconds) for image in images}
+
+
+def _blobs(manifest: Manifest, images: Sequence[SealedImage]) -> dict[str, int]:
+    digests = {d for image in images for d in (image.manifest, image.config, *image.layers)}
+    return {digest: manifest.size_of(digest) for digest in sorted(digests)}
+
+
+def archive(
+    bundle: Path, manifest: Manifest, images: Sequence[SealedImage], tick: Callable[[int], None]
+) -> Iterator[bytes]:
+    """An image archive that both kinds of image store take, made while it is read."""
+    where = places(bundle)
+    for name, document in _indexes(manifest, images).items():
+        yield from _entry(name, json.dumps(document).encode(), manifest.mtime)
+    with open(bundle, "rb", buffering=0) as file:
+        for digest, size in _blobs(manifest, images).items():
+            yield unseal.header(blob_path(digest), size, 0o644, manifest.mtime)
+            at, end = where[digest][0], where[digest][0] + size
+            while at < end:
+                chunk = os.pread(file.fileno(), min(CHUNK, end - at), at)
+                if not chunk:
+                    raise CommandError("the bundle file has become shorter", where=str(bundle))
+                yield chunk
+                tick(len(chunk))
+                at += len(chunk)
+            yield bytes(unseal.padded(size) - size)
+    yield bytes(2 * unseal.BLOCK)
+
+
+def _entry(name: str, data: bytes, mtime: int) -> Iterator[bytes]:
+    yield unseal.header(name, len(data), 0o644, mtime)
+    yield data + bytes(unseal.padded(len(data)) - len(data))
+
+
+def _indexes(manifest: Manifest, images: Sequence[SealedImage]) -> dict[str, Any]:
+    """One image store reads index.json, the other manifest.json."""
+    entries = [
+        {
+            "mediaType": MANIFEST_TYPE,
+            "digest": image.manifest,
+            "size": manifest.size_of(image.manifest),
+            "annotations": {"io.containerd.image.name": f"docker.io/{image.reference}"},
+        }
+        for image in images
+    ]
+    plain = [
+        {
+            "Config": blob_path(image.config),
+            "RepoTags": [image.reference],
+            "Layers": [blob_path(layer) for layer in image.layers],
+        }
+        for image in images
+    ]
+    return {
+        "oci-layout": {"imageLayoutVersion": "1.0.0"},
+        "index.json": {"schemaVersion": 2, "manifests": entries},
+        "manifest.json": plain,
+    }

@@ -1,0 +1,295 @@
+"""Make the bundle file: image blobs compressed once and kept, one deterministic tar, a signature, a trust sheet.
+
+Layers come out of the engine only when the cache misses one; a compressed blob is frozen and never made again, so
+that the next release's bundle shares it with this one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from bundle import unseal
+from bundle.errors import ConfigError, IntegrityError, PreconditionError
+from bundle.host import make_folder, write_file
+from bundle.manifest import Manifest, Member, blob_path, dump
+from bundle.packing import PackedImage
+from bundle.run import Progress, run
+from bundle.trust import trust_sheet
+
+SMALL = (
+    "tasks.py",
+    "bundle",
+    "templates",
+    "pki",
+    "checklist.md",
+    "docs",
+    "README.md",
+    "LICENSE",
+    "scripts",
+    "requirements",
+)
+LIFETIME = datetime.timedelta(days=730)
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealKey:
+    """The key that signs bundles, and where it lies."""
+
+    path: Path
+    private: ec.EllipticCurvePrivateKey
+
+    @property
+    def pem(self) -> bytes:
+        """The public key as it travels."""
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self.private.public_key().public_bytes(serialization.Encoding.PEM, form)
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the public key's DER form, in hex: what the trust sheet carries."""
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        der = self.private.public_key().public_bytes(serialization.Encoding.DER, form)
+        return hashlib.sha256(der).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A finished bundle; `sizes` says what takes the room, in bytes."""
+
+    path: Path
+    trust: Path
+    sha256: str
+    size: int
+    fingerprint: str
+    sizes: Mapping[str, int]
+
+
+def default_key_path(environment: Mapping[str, str]) -> Path:
+    """Where the key is made on first use: outside every source tree."""
+    home = Path(
+        environment.get("XDG_CONFIG_HOME") or Path(environment.get("HOME", "/root"), ".config")
+    )
+    return home / "tracking-bundle" / "sign.key"
+
+
+def load_key(path: Path, *, make: bool = False) -> SealKey:
+    """The signing key in `path`; with `make` an absent one is made, mode 0600.
+
+    Raises ConfigError when it is not an ECDSA P-256 key, PreconditionError when others may read it.
+    """
+    if make and not path.exists():
+        make_folder(path.parent, 0o700)
+        fresh = ec.generate_private_key(ec.SECP256R1())
+        form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        write_file(path, fresh.private_bytes(serialization.Encoding.PEM, form, plain), mode=0o600)
+    try:
+        if path.stat().st_mode & 0o077:
+            hint = f"chmod 600 {path}; if others could have read it, make a new key."
+            raise PreconditionError(f"the signing key {path} is open to others", hint=hint)
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        hint = "Give the key with --sign-key, or leave that out to have one made."
+        raise ConfigError(f"reading the signing key: {error}", hint=hint) from error
+    except (ValueError, TypeError) as error:
+        hint = "Give an ECDSA P-256 key in PEM form without a passphrase."
+        raise ConfigError(f"the signing key {path} cannot be read: {error}", hint=hint) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+        hint = "openssl ecparam -name prime256v1 -genkey -noout makes one."
+        raise ConfigError(f"the signing key {path} is not an ECDSA P-256 key", hint=hint)
+    return SealKey(path=path, private=key)
+
+
+def commit_date(top: Path) -> int:
+    """When the last commit of the tree `top` was made, in seconds since 1970.
+
+    Raises CommandError when it is not a git tree.
+    """
+    return int(run(["git", "-C", str(top), "log", "-1", "--format=%ct"], timeout=30))
+
+
+def small_files(top: Path, names: Iterable[str] = SMALL) -> dict[str, Path]:
+    """The files of the small part: `small/<path>` → where it lies under `top`; names that are absent are left out."""
+    found = {}
+    for name in names:
+        paths = sorted((top / name).rglob("*")) if (top / name).is_dir() else [top / name]
+        for path in paths:
+            parts = path.relative_to(top).parts
+            hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+            if path.is_file() and not hidden and path.suffix != ".pyc":
+                found["small/" + "/".join(parts)] = path
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the bytes of a member come from."""
+
+    member: Member
+    content: bytes | Path
+
+
+def write_bundle(
+    *,
+    out: Path,
+    top: Path,
+    version: str,
+    arch: str,
+    created: int,
+    images: Sequence[PackedImage],
+    wheels: Mapping[str, Sequence[Path]],
+    key: SealKey,
+    small: Mapping[str, Path] | None = None,
+    counter: int | None = None,
+    expires: int | None = None,
+) -> Sealed:
+    """Write `out`/tracking-bundle-<version>-<arch>.tar and its trust sheet; the bundle is moved in place last.
+
+    `top` is the source tree; `created`, `counter` (default: `created`) and `expires` are seconds since 1970.
+
+    Raises IntegrityError when a cached blob is not what it was.
+    """
+    sources = _sources(top, small_files(top) if small is None else small, wheels, images, key)
+    manifest = Manifest(
+        version=version,
+        arch=arch,
+        created=_iso(created),
+        counter=created if counter is None else counter,
+        expires=_iso(created + int(LIFETIME.total_seconds()) if expires is None else expires),
+        mtime=created,
+        checker_sha256=sources[2].member.sha256,
+        images=tuple(image.image for image in images),
+        wheels={python: tuple(wheel.name for wheel in group) for python, group in wheels.items()},
+        members=tuple(source.member for source in sources),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    return _write(out, manifest, sources, key)
+
+
+def _sources(
+    top: Path,
+    small: Mapping[str, Path],
+    wheels: Mapping[str, Sequence[Path]],
+    images: Sequence[PackedImage],
+    key: SealKey,
+) -> list[Source]:
+    """Every member that the manifest lists, in the order of the file."""
+    sources = [_source("bootstrap.sh", top / "scripts/bootstrap.sh", 0o755)]
+    sources += [_source("key.pem", key.pem), _source("unseal.py", top / "bundle/unseal.py", 0o644)]
+    sources += [_source(path, small[path]) for path in sorted(small)]
+    carried = {f"wheels/{wheel.name}": wheel for group in wheels.values() for wheel in group}
+    sources += [_source(path, carried[path], 0o644) for path in sorted(carried)]
+    blobs = {digest: path for image in images for digest, path in image.blobs.items()}
+    return sources + [_blob(digest, blobs[digest]) for digest in sorted(blobs)]
+
+
+def _iso(seconds: int) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _source(path: str, content: bytes | Path, mode: int = 0) -> Source:
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    run_bit = isinstance(content, Path) and content.stat().st_mode & 0o100
+    digest = hashlib.sha256(data).hexdigest()
+    mode = mode or (0o755 if run_bit else 0o644)
+    return Source(member=Member(path=path, size=len(data), sha256=digest, mode=mode), content=data)
+
+
+def _blob(digest: str, path: Path) -> Source:
+    size = path.stat().st_size
+    member = Member(path=blob_path(digest), size=size, sha256=digest.removeprefix("sha256:"))
+    return Source(member=member, content=path)
+
+
+def _write(out: Path, manifest: Manifest, sources: list[Source], key: SealKey) -> Sealed:
+    raw = dump(manifest)
+    unseal.parse_manifest(raw)  # never seal what the checker would refuse
+    signature = key.private.sign(raw, ec.ECDSA(hashes.SHA256()))
+    unlisted = zip(unseal.UNLISTED, (raw, signature), strict=True)
+    ordered = [sources[0], *(_source(path, data, 0o644) for path, data in unlisted), *sources[1:]]
+    path = out / f"tracking-bundle-{manifest.version}-{manifest.arch}.tar"
+    partial = path.with_name(path.name + ".partial")
+    progress = Progress(f"writing {path.name}", sum(source.member.size for source in ordered))
+    whole, offset = hashlib.sha256(), 0
+    try:
+        with open(partial, "wb") as file:
+            for chunk in _chunks(ordered, manifest.mtime):
+                file.write(chunk)
+                whole.update(chunk)
+                offset += len(chunk)
+                progress.add(len(chunk))
+            end = bytes(unseal.file_end(offset) - offset)
+            whole.update(end)
+            file.write(end)
+            file.flush()
+            os.fsync(file.fileno())
+        sheet = path.with_suffix(".trust.txt")
+        text = trust_sheet(
+            path.name, whole.hexdigest(), ordered[0].member.sha256, key.fingerprint, manifest
+        )
+        write_file(sheet, text.encode())
+        partial.replace(path)
+    finally:
+        progress.close()
+        partial.unlink(missing_ok=True)
+    return Sealed(
+        path=path,
+        trust=sheet,
+        sha256=whole.hexdigest(),
+        size=path.stat().st_size,
+        fingerprint=key.fingerprint,
+        sizes=size_table(manifest),
+    )
+
+
+def _chunks(sources: Iterable[Source], mtime: int) -> Iterator[bytes]:
+    for source in sources:
+        member = source.member
+        yield unseal.header(member.path, member.size, member.mode, mtime)
+        digest = hashlib.sha256()
+        for chunk in _content(source.content):
+            digest.update(chunk)
+            yield chunk
+        if digest.hexdigest() != member.sha256:
+            where = str(source.content) if isinstance(source.content, Path) else member.path
+            hint = "Remove that file from the cache, then run this again."
+            raise IntegrityError("a cached blob is not what it was", where=where, hint=hint)
+        yield bytes(unseal.padded(member.size) - member.size)
+
+
+def _content(content: bytes | Path) -> Iterator[bytes]:
+    if isinstance(content, bytes):
+        yield content
+        return
+    with open(content, "rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def size_table(manifest: Manifest) -> dict[str, int]:
+    """What takes the room: the tool, its wheels, what images share, and each image's own blobs, in bytes."""
+    sizes = {member.path: member.size for member in manifest.members}
+    users: dict[str, list[str]] = {}
+    for image in manifest.images:
+        for digest in {image.manifest, image.config, *image.layers}:
+            users.setdefault(digest, []).append(image.name)
+    table = {
+        "tool": sum(
+            size for path, size in sizes.items() if not path.startswith(("wheels/", "blobs/"))
+        ),
+        "wheels": sum(size for path, size in sizes.items() if path.startswith("wheels/")),
+        "shared layers": sum(sizes[blob_path(d)] for d, names in users.items() if len(names) > 1),
+    }
+    for image in manifest.images:
+        own = (digest for digest, names in users.items() if names == [image.name])
+        table[f"image {image.name}"] = sum(sizes[blob_path(digest)] for digest in own)
+    return table

@@ -1,0 +1,58 @@
+"""The trust sheet: what goes to the closed side on another way than the medium, on paper or in a ticket."""
+
+from __future__ import annotations
+
+from bundle.manifest import Manifest
+
+TEXT = """\
+tracking-bundle {version} ({arch})
+
+EN  This sheet must reach the closed network on another way than the medium (paper, ticket, phone).
+    Nothing that travels on the medium vouches for itself. Compare each value below, sign by sign.
+KO  이 확인서는 매체와 다른 경로(종이, 티켓, 전화)로 폐쇄망에 전달해야 합니다.
+    매체에 담긴 것은 스스로를 증명하지 못합니다. 아래 값을 한 글자씩 비교하세요.
+
+file          {file}
+sha256        {sha256}
+bootstrap.sh  {bootstrap}
+fingerprint   {fingerprint}
+created       {created}
+expires       {expires}
+
+1.  EN  digest of the whole file           KO  파일 전체의 다이제스트
+        openssl dgst -sha256 {file}
+        = {sha256}
+
+2.  EN  digest of the first script         KO  첫 스크립트의 다이제스트
+        tar -xf {file} --occurrence=1 bootstrap.sh && openssl dgst -sha256 bootstrap.sh
+        = {bootstrap}
+
+3.  EN  key and signature (optional: bootstrap.sh does the same)
+    KO  키와 서명 (선택 사항: bootstrap.sh가 같은 검사를 합니다)
+        tar -xf {file} --occurrence=1 MANIFEST.json MANIFEST.sig key.pem
+        openssl pkey -pubin -in key.pem -outform DER | openssl dgst -sha256
+        = {fingerprint}
+        openssl dgst -sha256 -verify key.pem -signature MANIFEST.sig MANIFEST.json
+        = Verified OK
+
+EN  When 1 and 2 are right, check and unpack (as root):
+KO  1번과 2번이 맞으면 검사하고 풉니다 (root 권한):
+
+sh bootstrap.sh {file} --fingerprint {fingerprint}
+"""
+
+
+def trust_sheet(
+    file: str, sha256: str, bootstrap: str, fingerprint: str, manifest: Manifest
+) -> str:
+    """The sheet for the bundle `file`, with the digest of its bootstrap.sh and the fingerprint of its key."""
+    return TEXT.format(
+        version=manifest.version,
+        arch=manifest.arch,
+        file=file,
+        sha256=sha256,
+        bootstrap=bootstrap,
+        fingerprint=fingerprint,
+        created=manifest.created,
+        expires=manifest.expires,
+    )

@@ -1,0 +1,98 @@
+#!/bin/sh
+# Check a bundle with this host's own openssl and tar, then hand over to its checker, which unpacks the tool.
+# Nothing out of the bundle is run before the signature over its manifest and the digest of the checker are right.
+set -eu
+
+usage='usage: sh bootstrap.sh FILE --fingerprint HEX [--root DIR] [--check] [--accept-expired] [--accept-rollback]'
+
+# say ENGLISH KOREAN: in the operator's language
+say() {
+    case "${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}" in ko*) printf '%s' "$2" ;; *) printf '%s' "$1" ;; esac
+}
+
+# fail CODE MESSAGE HINT
+fail() {
+    printf '%s: %s\n  %s: %s\n' "$(say error 오류)" "$2" "$(say hint 도움말)" "$3" >&2
+    exit "$1"
+}
+
+bad_usage() { fail 2 "$1" "$usage"; }
+
+file='' fingerprint='' root=/var/lib/tracking-bundle options=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --fingerprint | --root)
+        [ $# -ge 2 ] || bad_usage "$(say "$1 needs a value" "$1 값이 없습니다")"
+        if [ "$1" = --root ]; then root=$2; else fingerprint=$2; fi
+        shift
+        ;;
+    --fingerprint=*) fingerprint=${1#*=} ;;
+    --root=*) root=${1#*=} ;;
+    --check | --accept-expired | --accept-rollback) options="$options $1" ;;
+    -h | --help) printf '%s\n' "$usage" && exit 0 ;;
+    -*) bad_usage "$(say "unknown option $1" "알 수 없는 옵션 $1")" ;;
+    *)
+        [ -z "$file" ] || bad_usage "$(say 'more than one file given' '파일이 둘 이상입니다')"
+        file=$1
+        ;;
+    esac
+    shift
+done
+[ -n "$file" ] || bad_usage "$(say 'no bundle file given' '번들 파일을 지정하지 않았습니다')"
+[ -f "$file" ] && [ -r "$file" ] || bad_usage "$(say "cannot read the file $file" "$file 파일을 읽을 수 없습니다")"
+[ -n "$root" ] || bad_usage "$(say '--root is empty' '--root 값이 비었습니다')"
+case $file in /*) ;; *) file=$PWD/$file ;; esac # tar takes a name with a colon for another host's, unless it begins with /
+fingerprint=$(printf '%s' "$fingerprint" | tr -d ': \t\r\n' | tr 'A-F' 'a-f')
+case $fingerprint in *[!0-9a-f]*) fingerprint='' ;; esac
+[ ${#fingerprint} -eq 64 ] ||
+    bad_usage "$(say '--fingerprint must be the 64 hex digits of the trust sheet' '--fingerprint에는 확인서의 16진수 64자리를 적으세요')"
+
+for tool in openssl tar mktemp head sed; do
+    command -v "$tool" >/dev/null 2>&1 ||
+        fail 3 "$(say "$tool not found, needed to check the bundle" "번들 검사에 필요한 $tool 명령이 없습니다")" \
+            "$(say "Install $tool, then run this again." "$tool 설치 후 다시 실행하세요.")"
+done
+python=''
+for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+    if "$candidate" -I -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1; then
+        python=$candidate
+        break
+    fi
+done
+[ -n "$python" ] ||
+    fail 3 "$(say 'no Python 3.10 to 3.14 found' 'Python 3.10~3.14가 없습니다')" \
+        "$(say 'Install python3, then run this again.' 'python3 설치 후 다시 실행하세요.')"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# member NAME BYTES: never more than BYTES of it, never a link or a folder
+member() {
+    tar -xOf "$file" --occurrence=1 "$1" 2>/dev/null | head -c "$2" >"$work/$1"
+}
+sha256() { openssl dgst -sha256 -r <"$1" | cut -d ' ' -f 1; }
+again="$(say 'Do not use this file. Compare it with the trust sheet, then copy it again from its source.' '이 파일을 쓰지 마세요. 확인서와 비교한 뒤 원본에서 다시 복사하세요.')"
+
+tar --version 2>/dev/null | grep -q 'GNU tar' ||
+    fail 3 "$(say 'this host'\''s tar is not GNU tar' '이 호스트의 tar가 GNU tar가 아닙니다')" \
+        "$(say 'Install GNU tar, then run this again.' 'GNU tar 설치 후 다시 실행하세요.')"
+member MANIFEST.json 16777216
+member MANIFEST.sig 4096
+member key.pem 4096
+member unseal.py 1048576
+openssl pkey -pubin -in "$work/key.pem" -outform DER -out "$work/key.der" 2>/dev/null ||
+    fail 5 "$(say 'the bundle holds no public key' '번들에 공개 키가 없습니다')" "$again"
+found=$(sha256 "$work/key.der")
+[ "$found" = "$fingerprint" ] ||
+    fail 5 "$(say "the bundle was signed by another key, $found" "번들이 다른 키로 서명되었습니다: $found")" "$again"
+openssl dgst -sha256 -verify "$work/key.der" -keyform DER -signature "$work/MANIFEST.sig" "$work/MANIFEST.json" >/dev/null 2>&1 ||
+    fail 5 "$(say 'MANIFEST.json: its signature is wrong' 'MANIFEST.json의 서명이 맞지 않습니다')" "$again"
+sealed=$(sed -n 's/^"checker_sha256": "\([0-9a-f]\{64\}\)",*$/\1/p' "$work/MANIFEST.json")
+[ "$(sha256 "$work/unseal.py")" = "$sealed" ] ||
+    fail 5 "$(say 'unseal.py: not the checker that was sealed' 'unseal.py가 봉인된 검사기와 다릅니다')" "$again"
+
+# shellcheck disable=SC2086 # the options are words of our own
+"$python" -I -X utf8 "$work/unseal.py" "$file" --manifest "$(sha256 "$work/MANIFEST.json")" \
+    --fingerprint "$fingerprint" --root "$root" $options
