@@ -7,7 +7,6 @@ ours. When its first process is killed, everything in it dies at once: that is i
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -16,22 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.engine import CLOSED_HOST_PACKAGES, Engine
+from bundle import bare
+from bundle.engine import Engine
 from bundle.errors import CommandError, PreconditionError
-from bundle.host import write_file
-from bundle.run import detach, run, step
+from bundle.run import detach, run
 
-SUITE = "trixie"
-MIRROR = "http://deb.debian.org/debian"
-PACKAGES = (
-    "python3",
-    "openssl",
-    "cron",
-    "systemd-standalone-sysusers",
-    "tini",
-    "iproute2",
-    "procps",
-)
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -41,7 +29,13 @@ ENVIRONMENT = {
 }
 SOCKET = "run/docker.sock"
 UNFIT = ("overlay", "tmpfs", "ramfs", "nfs", "fuse")
-BARE_NAMES = (".bashrc", ".profile", "__pycache__", "README.txt", "containerd")  # Debian's and the engine's own
+BARE_NAMES = (
+    ".bashrc",
+    ".profile",
+    "__pycache__",
+    "README.txt",
+    "containerd",
+)  # Debian's and the engine's own
 TOOLS = ("debootstrap", "unshare", "nsenter", "tar", "pivot_root")
 
 _IN_FOLDER = 'cd "$1" && shift && exec "$@"'
@@ -169,7 +163,12 @@ class ClosedHost:
         )
 
     def beside(
-        self, command: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        text: str | None = None,
     ) -> str:
         """Run `command` with this host's file system in the closed host's network (a browser, say).
 
@@ -177,7 +176,7 @@ class ClosedHost:
         """
         self._running()
         line = [str(SCRIPTS / "closed-host"), "beside", str(self.folder), "--", *command]
-        return run(line, timeout=timeout, env=env)
+        return run(line, timeout=timeout, env=env, text=text)
 
     def put(self, path: Path, into: str) -> Path:
         """Bring the file `path` into the folder `into` of the closed host, like a medium; returns its place inside."""
@@ -275,7 +274,7 @@ def create(folder: Path, *, cache: Path, mirror: str = "") -> ClosedHost:
         )
     host = ClosedHost(folder=folder.resolve())
     host.remove()
-    archive = base(cache, mirror or MIRROR)
+    archive = bare.archive(cache, mirror or bare.MIRROR)
     host.root.mkdir(parents=True)
     run(
         ["tar", "-C", str(host.root), "-xpf", str(archive), "--numeric-owner", "--xattrs"],
@@ -302,50 +301,4 @@ def requirements(folder: Path) -> list[str]:
 def _existing(folder: Path) -> Path:
     return next(
         place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
-    )
-
-
-def base(cache: Path, mirror: str) -> Path:
-    """The archive of the bare file system, made on first use and kept in `cache`."""
-    packages = (*PACKAGES, *CLOSED_HOST_PACKAGES)
-    key = hashlib.sha256("\n".join((SUITE, mirror, *packages)).encode()).hexdigest()[:12]
-    archive = cache / f"closed-root-{key}.tar"
-    if archive.exists():
-        return archive
-    cache.mkdir(parents=True, exist_ok=True)
-    work = cache / f".closed-root-{os.getpid()}"
-    try:
-        with step("making a bare file system for the closed host"):
-            _bootstrap(work, mirror, packages)
-            part = archive.with_suffix(".part")
-            run(
-                ["tar", "-C", str(work), "-cf", str(part), "--numeric-owner", "--xattrs", "."],
-                timeout=600,
-            )
-            part.replace(archive)
-    finally:
-        run(["rm", "-rf", "--one-file-system", str(work)], timeout=600)
-    return archive
-
-
-def _bootstrap(work: Path, mirror: str, packages: Sequence[str]) -> None:
-    """Make a minimal system in `work`, with `packages` and nothing that names the outside world."""
-    run(["debootstrap", "--variant=minbase", SUITE, str(work), mirror], timeout=900, stream=True)
-    write_file(work / "usr/sbin/policy-rc.d", b"#!/bin/sh\nexit 101\n", mode=0o755)
-    install = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
-    run(
-        ["chroot", str(work), "env", "DEBIAN_FRONTEND=noninteractive", *install],
-        timeout=900,
-        stream=True,
-    )
-    run(["chroot", str(work), "apt-get", "clean"], timeout=60)
-    (work / "usr/sbin/policy-rc.d").unlink()
-    for name in ("etc/resolv.conf", "etc/apt/sources.list"):
-        (work / name).unlink(missing_ok=True)
-    for lists in (work / "var/lib/apt/lists").glob("*_*"):
-        lists.unlink()
-    (work / "etc/resolv.conf").touch()
-    (work / "etc/hostname").write_text("closed\n", "ascii")
-    (work / "etc/hosts").write_text(
-        "127.0.0.1 localhost\n127.0.1.1 closed\n::1 localhost\n", "ascii"
     )

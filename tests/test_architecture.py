@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "operate",
                 "checks",
             ),
-            *("pki", "debs", "wheels", "carry", "packing", "door", "closed", "browse"),
+            *("pki", "debs", "wheels", "carry", "packing", "door", "closed", "bare", "browse"),
         ),
     ),
     ("shared", ("site", "vault", "store")),  # parts of the installation that several verbs read
@@ -53,6 +53,7 @@ HELPERS = {
     "seal": {"carry", "packing"},
     "intake": {"door"},
     "rehearse": {"closed", "browse"},
+    "closed": {"bare"},
 }
 
 # Inside a layer: who may import whom. Edges build on one another; deciding modules read one another's values.
