@@ -41,7 +41,7 @@ def service(site: SiteConfig) -> Service:
         names=(name,),
         networks=("data",),
         health=(
-            *("curl", "--silent", "--fail", "--max-time", "4", "--cacert", ROOT_CA),
+            *("curl", "--silent", "--show-error", "--fail", "--max-time", "4", "--cacert", ROOT_CA),
             *("--resolve", f"{name}:9000:127.0.0.1", f"https://{name}:9000/minio/health/ready"),
         ),
         buckets=(bucket("backups", "backups"),),
