@@ -20,8 +20,6 @@ CUTS = (
     "pyarrow/libarrow_flight.so*",
     "pyarrow/libarrow_python_flight.so*",
     "pyarrow/_flight*.so",
-    "pyarrow/libarrow_substrait.so*",
-    "pyarrow/_substrait*.so",
     "numpy/_core/include",
     "numpy/_core/lib",
     "matplotlib/mpl-data/sample_data",
