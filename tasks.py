@@ -8,8 +8,8 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from bundle import workflows
 from bundle.console import operator
+from bundle.workflows import closed, connected
 
 HERE = Path(__file__).resolve().parent
 COMMON = {
@@ -38,7 +38,7 @@ def bundle(
 ) -> None:
     """Make the sealed bundle on a connected host."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(workflows.make_bundle(HERE, config=config, out=Path(out), sign_key=sign_key))
+        print(connected.make_bundle(HERE, settings=config, out=Path(out), sign_key=sign_key))
 
 
 @task(
@@ -55,7 +55,7 @@ def lock(
 ) -> None:
     """Refresh the locked inputs under images/ and show what changed."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(workflows.relock(HERE, config=config, upgrade=upgrade))
+        print(connected.relock(HERE, settings=config, upgrade=upgrade))
 
 
 @task(
@@ -80,7 +80,7 @@ def rehearse(
     """Install and verify the bundle on a disposable closed host, before anyone carries it across."""
     with operator(quiet=quiet, debug=debug, lang=lang):
         print(
-            workflows.rehearse(
+            closed.rehearse(
                 HERE, bundle=bundle, fingerprint=fingerprint, keep=keep, browser=browser
             )
         )
@@ -105,7 +105,7 @@ def install(
 ) -> None:
     """Bring the stack up on this closed host; twice is a no-op, killed anywhere it is finished by the next run."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        workflows.install_release(HERE, bundle=bundle, site_file=site, yes=yes)
+        closed.install_release(HERE, bundle=bundle, site_file=site, yes=yes)
 
 
 @task(
@@ -128,28 +128,28 @@ def verify(
 ) -> None:
     """Prove every line of the checklist on the running stack."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(workflows.verify(HERE, only=tuple(only), form=format, report=report))
+        print(closed.verify(HERE, only=tuple(only), form=format, report=report))
 
 
 @task(help=COMMON)
 def start(_: Context, quiet: bool = False, debug: bool = False, lang: str = "") -> None:
     """Start the stack and wait until it is healthy."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        workflows.start(HERE)
+        closed.start(HERE)
 
 
 @task(help=COMMON)
 def stop(_: Context, quiet: bool = False, debug: bool = False, lang: str = "") -> None:
     """Stop the stack; data stays."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        workflows.stop(HERE)
+        closed.stop(HERE)
 
 
 @task(help=COMMON)
 def status(_: Context, quiet: bool = False, debug: bool = False, lang: str = "") -> None:
     """Show services, versions, URLs, what expires next and the room that is left."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(workflows.status(HERE))
+        print(closed.status(HERE))
 
 
 @task(
@@ -169,7 +169,7 @@ def logs(
 ) -> None:
     """Show the services' logs."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(workflows.logs(HERE, service=service, since=since), end="")
+        print(closed.logs(HERE, service=service, since=since), end="")
 
 
 @task(
@@ -191,7 +191,7 @@ def schedule(
 ) -> None:
     """Start the stack at boot, by systemd or cron."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(workflows.schedule(HERE, install=install, remove=remove, show=show))
+        print(closed.schedule(HERE, add=install, remove=remove))
 
 
 @task(help={"purge": "data, secrets and CA too", "yes": "do not ask", **COMMON})
@@ -205,14 +205,14 @@ def uninstall(
 ) -> None:
     """Remove what install made; data stays unless --purge."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(workflows.uninstall(HERE, purge=purge, yes=yes))
+        print(closed.uninstall(HERE, purge=purge, yes=yes))
 
 
 @task(name="list", help=COMMON)
 def users_list(_: Context, quiet: bool = False, debug: bool = False, lang: str = "") -> None:
     """Show who is in which tracker, with the role there."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(workflows.users_list(HERE))
+        print(closed.users_list(HERE))
 
 
 @task(name="add", help={"role": "viewer, editor or admin", **COMMON})
@@ -226,7 +226,7 @@ def users_add(
 ) -> None:
     """Add a person to both trackers."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        workflows.users_add(HERE, name=name, role=role)
+        closed.users_add(HERE, name=name, role=role)
 
 
 @task(name="env", help={"user": "the person", "out": "file to write (mode 0600)", **COMMON})
@@ -235,7 +235,7 @@ def users_env(
 ) -> None:
     """Make a fresh credential for a person and write the client environment."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(workflows.users_env(HERE, name=user, out=Path(out)))
+        print(closed.users_env(HERE, name=user, out=Path(out)))
 
 
 users = Collection("users", users_list, users_add, users_env)

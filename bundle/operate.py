@@ -32,7 +32,12 @@ class Line:
     name: str
     state: str
     detail: str
-    good: bool
+    good: bool = True
+
+    @property
+    def mark(self) -> str:
+        """The state with a sign, for a table."""
+        return f"{'✓' if self.good else '✗'} {self.state}"
 
 
 def wait_for_engine(host: Host, timeout: float = ENGINE_WITHIN_S) -> None:
@@ -121,9 +126,7 @@ def status(plan: Plan, host: Host) -> list[Line]:
     lines = [
         _service_line(plan, service.name, containers.get(service.name)) for service in plan.services
     ]
-    lines += [
-        Line(name=door, state="url", detail=url(plan.site, door), good=True) for door in DOORS
-    ]
+    lines += doors(plan)
     lines.append(certificate_lines(plan, host)[0])
     free = shutil.disk_usage(host.root)
     share = 100 * free.used // free.total
@@ -136,6 +139,19 @@ def status(plan: Plan, host: Host) -> list[Line]:
         )
     )
     return lines
+
+
+def doors(plan: Plan) -> list[Line]:
+    """The URL of each door."""
+    return [Line(name=door, state="url", detail=url(plan.site, door)) for door in DOORS]
+
+
+def no_boot() -> str:
+    """What to say where this host has neither systemd nor cron."""
+    return say(
+        "neither systemd nor cron here: have the host run invoke start at boot",
+        "systemd와 cron이 없습니다. 부팅 시 invoke start를 실행하도록 하십시오",
+    )
 
 
 def boot_command(host: Host) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bundle import config, settings
 from bundle.errors import ConfigError
@@ -14,21 +11,6 @@ from bundle.host import Host, write_file
 from bundle.plan import Plan, make_plan
 
 SITE_LABEL = "org.tracking-bundle.site"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Release:
-    """What was bootstrapped: the folder that holds it, its manifest and where the sealed file lies."""
-
-    folder: Path
-    manifest: dict[str, Any]
-    bundle: Path
-    sha256: str
-
-    @property
-    def version(self) -> str:
-        """The release's version."""
-        return str(self.manifest["version"])
 
 
 def find_root(folder: Path) -> Path:
@@ -43,28 +25,6 @@ def find_root(folder: Path) -> Path:
             hint="On the closed host run bootstrap.sh, then this task in <root>/current.",
         )
     return folder.parent.parent
-
-
-def read_release(folder: Path) -> Release:
-    """The release bootstrapped into `folder`.
-
-    Raises ConfigError when its records cannot be read.
-    """
-    try:
-        record = json.loads((folder / "release.json").read_text(encoding="utf-8"))
-        manifest = json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8"))
-        return Release(
-            folder=folder,
-            manifest=manifest,
-            bundle=Path(record["bundle"]),
-            sha256=record.get("sha256_manifest", ""),
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"the record of the release cannot be read: {error}",
-            where=str(folder),
-            hint="Run bootstrap.sh again.",
-        ) from error
 
 
 def read_site_id(host: Host) -> str:

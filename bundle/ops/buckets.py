@@ -38,9 +38,8 @@ def make_so(request: dict[str, Any]) -> list[str]:
         request["endpoint"], request["key"], request["secret"], secure=True, http_client=pool
     )
     admin = MinioAdmin(
-        request["endpoint"],
-        StaticProvider(request["key"], request["secret"]),
-        secure=True,
+        endpoint=request["endpoint"],
+        credentials=StaticProvider(request["key"], request["secret"]),
         http_client=pool,
     )
     made = []

@@ -1,0 +1,197 @@
+"""What each task does on the closed host, as a list of named steps: reading this is reading the product."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+
+from bundle import checks, install, intake, manifest, operate, preflight, site, users, vault
+from bundle.config import SiteConfig
+from bundle.console import confirm, table
+from bundle.engine import EngineFacts
+from bundle.errors import CheckFailedError, PreconditionError
+from bundle.host import Host
+from bundle.plan import PROJECT, Plan, make_plan
+from bundle.run import log, step
+from bundle.words import say
+
+READABLE = 0o022
+"""The umask of every task: services must read what is rendered for them; secrets are written with their own mode."""
+
+
+def open_host(here: Path) -> tuple[Host, manifest.Release]:
+    """The installation that the release in `here` belongs to."""
+    os.umask(READABLE)
+    return Host(root=site.find_root(here)), manifest.installed(here)
+
+
+def open_plan(here: Path) -> tuple[Host, Plan]:
+    """The installation of the release in `here`, and its plan."""
+    host, release = open_host(here)
+    return host, site.read_plan(host, release.manifest.version)
+
+
+def planned(host: Host, version: str, settings: SiteConfig, facts: EngineFacts) -> Plan:
+    """The plan for this host's engine."""
+    quick = facts.api >= (1, 44)
+    return make_plan(settings, site_id=site.read_site_id(host), version=version, quick_probes=quick)
+
+
+def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> None:
+    """Preflight, then the running stack."""
+    host, _ = open_host(here)
+    release = manifest.release(here, Path(bundle).resolve() if bundle else None)
+    given = Path(site_file) if site_file else None
+    settings = site.read_site(host, given)
+    facts = host.engine.facts(PROJECT, site.SITE_LABEL, site.read_site_id(host))
+    with step(say("preflight, which changes nothing", "사전 점검 (아무것도 바꾸지 않음)")):
+        precheck(planned(host, release.manifest.version, settings, facts), host, facts, release)
+    confirm(say(f"start the stack in {host.root}?", f"{host.root}에 스택을 시작할까요?"), yes=yes)
+    with host.lock("install"):
+        site.ensure_site_id(host)
+        site.keep_site(host, given)
+        plan = planned(host, release.manifest.version, settings, facts)
+        with step(say("images, out of the bundle into the engine", "이미지 적재 (번들 → 엔진)")):
+            rows = intake.import_images(release.bundle, release.manifest, host.engine)
+            for row in rows:
+                log.info("  %-9s %s (%.0f MB)", row.how, row.reference, row.size / 1e6)
+        with step(say("secrets, certificates, settings", "비밀, 인증서, 설정")):
+            install.prepare(plan, host)
+        with step(say("services, databases, buckets", "서비스, 데이터베이스, 버킷")):
+            install.bring_up(plan, host)
+        with step(say("first accounts in both trackers", "두 추적기의 첫 계정")):
+            users.bootstrap_people(plan, host, vault.open_store(host, plan))
+        with step(say("start at boot", "부팅 시 시작")):
+            log.info("  %s", operate.schedule_boot(host) or operate.no_boot())
+    for line in farewell(plan, host, facts):
+        log.info("%s", line)
+
+
+def precheck(plan: Plan, host: Host, facts: EngineFacts, release: manifest.Release) -> None:
+    """Show every precondition.
+
+    Raises PreconditionError with all that are not met.
+    """
+    sealed = release.manifest
+    missing = [image for image in sealed.images if not intake.is_right(host.engine, image)]
+    created = datetime.datetime.strptime(sealed.created, "%Y-%m-%dT%H:%M:%S%z")
+    wanted = preflight.Release(
+        arch=sealed.arch,
+        created=int(created.timestamp()),
+        image_bytes=sum(image.size for image in missing),
+    )
+    rows = preflight.preflight(plan, host, facts, wanted)
+    for row in rows:
+        log.info("  %s %-14s %s", "✗" if row.problem else "✓", row.name, row.found)
+    for note in preflight.notes(facts):
+        log.info("  · %s", note)
+    problems = [row.problem for row in rows if row.problem]
+    if problems:
+        raise PreconditionError.of(problems)
+
+
+def farewell(plan: Plan, host: Host, facts: EngineFacts) -> list[str]:
+    """What to do with the running stack: addresses, first passwords, the way for colleagues, the next task."""
+    store = host.path("secrets", "store")
+    first = say("first passwords", "첫 비밀번호")
+    lines = ["", *(f"  {line.name:8} {line.detail}" for line in operate.doors(plan))]
+    lines += [
+        f"  {first}: MLflow admin: {store}/MLFLOW_AUTH_ADMIN_PASSWORD",
+        f"  {first}: Phoenix admin@localhost: {store}/PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD",
+        *(f"  {note}" for note in operate.door_notes(plan)),
+        *(f"  · {note}" for note in preflight.notes(facts)),
+        "  " + say("next: invoke verify", "다음: invoke verify"),
+    ]
+    return lines
+
+
+def verify(here: Path, *, only: tuple[str, ...], form: str, report: str) -> str:
+    """Prove the checklist; the reports are written whatever comes out.
+
+    Raises CheckFailedError when a line is red or the run was cut short.
+    """
+    host, release = open_host(here)
+    plan = site.read_plan(host, release.manifest.version)
+    outcome = checks.verify(plan, host, release, only=only, folder=Path(report) if report else None)
+    failed = outcome.failed
+    text = outcome.text(form)
+    if failed or not outcome.complete:
+        log.info("%s", text) if form == "text" else print(text)
+        raise CheckFailedError(
+            say(f"{failed} lines of the checklist are red", f"점검표 {failed}개 항목 실패"),
+            hint=say("Each red line says what to do; see ", "각 항목의 조치를 보십시오: ")
+            + str(outcome.folder / "verify.html"),
+        )
+    return text
+
+
+def start(here: Path) -> None:
+    """Start the stack and wait until it is healthy."""
+    host, plan = open_plan(here)
+    operate.wait_for_engine(host)
+    with host.lock("start"), step(say("services", "서비스")):
+        install.bring_up(plan, host)
+
+
+def stop(here: Path) -> None:
+    """Stop the stack."""
+    host, plan = open_plan(here)
+    with host.lock("stop"), step(say("services: stop", "서비스 정지")):
+        operate.stop(plan, host)
+
+
+def status(here: Path) -> str:
+    """The status table."""
+    host, plan = open_plan(here)
+    lines = operate.status(plan, host)
+    head = (say("what", "항목"), say("state", "상태"), say("detail", "상세"))
+    return table(head, [(line.name, line.mark, line.detail) for line in lines])
+
+
+def logs(here: Path, *, service: str, since: str) -> str:
+    """The services' logs."""
+    host, plan = open_plan(here)
+    return operate.logs(plan, host, service, since)
+
+
+def schedule(here: Path, *, add: bool, remove: bool) -> str:
+    """Change, then show, what starts the stack at boot."""
+    host, _ = open_plan(here)
+    if remove:
+        operate.unschedule_boot()
+    elif add:
+        operate.schedule_boot(host)
+    return operate.scheduled() or operate.no_boot()
+
+
+def uninstall(here: Path, *, purge: bool, yes: bool) -> str:
+    """Remove what install made."""
+    host, _ = open_host(here)
+    question = say(f"remove the stack of {host.root}", f"{host.root}의 스택을 제거할까요")
+    if purge:
+        question += say(" with all its data", " (모든 데이터 포함)")
+    confirm(f"{question}?", yes=yes)
+    with host.lock("uninstall"):
+        removed = operate.uninstall(host, purge=purge)
+    return "\n".join(removed) or say("nothing was there", "제거할 것이 없습니다")
+
+
+def users_list(here: Path) -> str:
+    """Who is in which tracker."""
+    host, plan = open_plan(here)
+    return users.users_list(plan, host)
+
+
+def users_add(here: Path, *, name: str, role: str) -> None:
+    """Add a person to both trackers."""
+    host, plan = open_plan(here)
+    with host.lock("users"):
+        users.users_add(plan, host, name, role)
+
+
+def users_env(here: Path, *, name: str, out: Path) -> Path:
+    """Write a person's client environment."""
+    host, plan = open_plan(here)
+    with host.lock("users"):
+        return users.users_env(plan, host, name, out)

@@ -1,0 +1,111 @@
+"""What each task does on the connected host, as a list of named steps: reading this is reading half of the product."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from bundle import __version__, carry, config, images, lock, packing, rehearse, seal
+from bundle.console import table
+from bundle.engine import Engine
+from bundle.errors import ConfigError
+from bundle.run import log, step
+from bundle.words import say
+
+SIGN_KEY = "sign.key"
+
+
+def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str) -> str:
+    """Make the sealed bundle; returns the last line: its sha256 and its path."""
+    start = time.monotonic()
+    conf = config.read_bundle(Path(settings) if settings else None)
+    key = seal.load_key(
+        Path(sign_key) if sign_key else config.config_folder() / SIGN_KEY, make=not sign_key
+    )
+    engine = Engine()
+    arch = engine.api.version()["Arch"]
+    with step(say("images, from locked inputs", "이미지 (잠긴 입력에서)")):
+        built = images.build_all(conf, engine, here, __version__)
+    with step(say("layers, compressed once", "레이어 (한 번만 압축)")):
+        packed = packing.export_blobs(built, engine, conf.cache, conf.compression_level)
+    with step(say("wheels of this tool for every Python", "각 파이썬용 도구 휠")):
+        wheels = carry.collect(here / "requirements" / "tool.lock", conf.cache, arch)
+    with step(say("seal", "봉인")):
+        sealed = seal.write_bundle(
+            out=out,
+            top=here,
+            version=__version__,
+            arch=arch,
+            created=created(here),
+            images=packed,
+            wheels=wheels,
+            key=key,
+        )
+    log.info("%s", report(sealed, time.monotonic() - start))
+    return f"{sealed.sha256}  {sealed.path}"
+
+
+def created(here: Path) -> int:
+    """The moment that a bundle bears: SOURCE_DATE_EPOCH, else the last commit, else now; seconds."""
+    given = config.source_date_epoch()
+    if given is not None:
+        return given
+    return seal.commit_date(here) if (here / ".git").exists() else int(time.time())
+
+
+def report(sealed: seal.Sealed, seconds: float) -> str:
+    """The closing table: what takes the room, then what to carry and what to send another way."""
+    rows = [(name, f"{size / 1e6:,.1f} MB") for name, size in sealed.sizes.items()]
+    rows.append((sealed.path.name, f"{sealed.size / 1e6:,.1f} MB"))
+    head = (say("part", "부분"), say("size", "크기"))
+    return "\n".join(
+        [
+            table(head, rows),
+            "",
+            f"{say('carry', '반입')}: {sealed.path}",
+            f"{say('send another way (paper, ticket)', '다른 경로로 전달 (종이, 티켓)')}: {sealed.trust}",
+            f"{say('key fingerprint', '키 지문')}: {sealed.fingerprint}",
+            f"{say('took', '걸린 시간')}: {seconds:.1f} s",
+        ]
+    )
+
+
+def relock(here: Path, *, settings: str, upgrade: str) -> str:
+    """Refresh the locked inputs; returns what changed."""
+    conf = config.read_bundle(Path(settings) if settings else None)
+    return lock.relock(conf, Engine(), here, [upgrade] if upgrade else [])
+
+
+def newest_bundle(folder: Path) -> Path:
+    """The newest sealed file in `folder`.
+
+    Raises ConfigError when there is none.
+    """
+    found = sorted(folder.glob("tracking-bundle-*.tar"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ConfigError("there is no bundle", where=str(folder), hint="Run invoke bundle first.")
+    return found[-1]
+
+
+def fingerprint_of(bundle: Path) -> str:
+    """The key's fingerprint on the trust sheet beside `bundle`.
+
+    Raises ConfigError when there is no such sheet.
+    """
+    sheet = bundle.with_suffix(".trust.txt")
+    match = re.search(
+        r"--fingerprint ([0-9a-f]{64})", sheet.read_text("utf-8") if sheet.exists() else ""
+    )
+    if not match:
+        hint = "Give it with --fingerprint HEX."
+        raise ConfigError("no fingerprint is known", where=str(sheet), hint=hint)
+    return match[1]
+
+
+def rehearsal(here: Path, *, bundle: str, fingerprint: str, keep: bool, browser: bool) -> str:
+    """Install and verify a bundle on a disposable closed host; returns the table of what was done."""
+    path = Path(bundle) if bundle else newest_bundle(here / "dist")
+    return rehearse.rehearse(
+        path.resolve(), fingerprint or fingerprint_of(path), keep=keep, browser=browser
+    )
