@@ -14,6 +14,7 @@ import datetime
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -240,7 +241,8 @@ def check(path: Path, digest: str, tick: Tick = lambda _: None) -> dict[str, Any
         )
     manifest = parse_manifest(raw)
     with open(path, "rb", buffering=0) as file:
-        problems = list(_find_problems(file, manifest, len(raw), _head(file)[1], tick))
+        found = _find_problems(file, manifest, len(raw), _head(file)[1], tick)
+        problems = list(itertools.islice(found, MAX_MEMBERS))
     if problems:
         refusal = damaged(problems[0])
         refusal.problems = problems
@@ -264,13 +266,11 @@ def _find_problems(
     while offset + BLOCK <= length and (block := os.pread(file.fileno(), BLOCK, offset)) != ZEROS:
         start = offset
         try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            info = _plain_header(block)
         except tarfile.HeaderError:  # go on where the manifest says that the next member begins
             name = places.get(start, f"@{start}")
             offset = min((place for place in places if place > start), default=end)
-            fault = say(
-                "its header is changed, or bytes were put in", "헤더가 변경되었거나 바이트가 끼어듦"
-            )
+            fault = say("changed (its header)", "변경됨 (헤더)")
         else:
             name, offset = info.name, start + BLOCK + padded(info.size)
             fault = _misplaced(name in seen, name in expected, clean and places.get(start) != name)
@@ -284,12 +284,19 @@ def _find_problems(
     missing = [name for name in expected if name not in seen]
     yield from (f"{name}: {say('missing', '없음')}" for name in missing)
     if length < end:
+        whole = file_end(end)
         yield say(
-            f"the file is cut off at {length} of {file_end(end)}",
-            f"파일이 {file_end(end)} 중 {length}에서 잘림",
+            f"the file is cut off at {length} of {whole}", f"파일이 {whole} 중 {length}에서 잘림"
         )
     elif not missing and (length != file_end(end) or any(os.pread(file.fileno(), 2 * RECORD, end))):
         yield say("extra bytes after the last member", "마지막 항목 뒤에 여분의 바이트가 있음")
+
+
+def _plain_header(block: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    if info.size < 0:  # the binary form of a number can say so, and would send the walk backwards
+        raise tarfile.HeaderError("negative size")
+    return info
 
 
 def _misplaced(again: bool, known: bool, moved: bool) -> str:

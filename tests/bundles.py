@@ -1,0 +1,150 @@
+"""Small bundles for tests: real seal, real checker, a made-up tool and made-up blobs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle import manifest, seal, unseal
+from bundle.manifest import Manifest, SealedImage
+from bundle.packing import PackedImage
+
+TOP = Path(__file__).parents[1]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+CREATED = 1_790_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A bundle, and what the trust sheet says about it."""
+
+    path: Path
+    digest: str
+    fingerprint: str
+    manifest: Manifest
+
+
+def wheel(folder: Path, name: str = "demo") -> Path:
+    """A wheel with one module and one command."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}/__init__.py", "def main():\n    print('hello from demo')\n")
+        file.writestr(f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nVersion: 1.0\n")
+        text = f"[console_scripts]\n{name} = {name}:main\n\n[other]\nnot-a-command = {name}:main\n"
+        file.writestr(f"{name}-1.0.dist-info/entry_points.txt", text)
+        file.writestr(f"{name}-1.0.data/purelib/{name}_extra.py", "")
+        file.writestr(f"{name}-1.0.data/scripts/nothing", "")
+        file.writestr("../escape.py", "")
+    return path
+
+
+def packed(folder: Path, name: str, *layers: bytes) -> PackedImage:
+    """An image of made-up blobs."""
+    blobs: dict[str, Path] = {}
+
+    def keep(data: bytes) -> str:
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        blobs[digest] = folder / digest.replace(":", "-")
+        blobs[digest].write_bytes(data)
+        return digest
+
+    kept = tuple(keep(layer) for layer in layers)
+    config = keep(json.dumps({"config": name}).encode())
+    document = keep(json.dumps({"manifest": name, "layers": kept}).encode())
+    image = SealedImage(
+        name=name,
+        reference=f"tracking-bundle/{name}:1.0",
+        manifest=document,
+        config=config,
+        layers=kept,
+        diff_ids=kept,
+        size=sum(map(len, layers)),
+    )
+    return PackedImage(image=image, blobs=blobs)
+
+
+def tree(folder: Path) -> Path:
+    """A source tree with the real checker and the real bootstrap script."""
+    for name in ("scripts/bootstrap.sh", "bundle/unseal.py", "bundle/unpack.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((TOP / name).read_bytes())
+    (folder / "tasks.py").write_text("# a task\n")
+    (folder / "scripts" / "quickstart").write_text("#!/bin/sh\n")
+    (folder / "scripts" / "quickstart").chmod(0o755)
+    (folder / "bundle" / "__pycache__").mkdir(exist_ok=True)
+    (folder / "bundle" / "__pycache__" / "left.pyc").write_bytes(b"junk")
+    return folder
+
+
+def make(
+    folder: Path,
+    *,
+    version: str = "1.0",
+    created: int = CREATED,
+    expires: int | None = 4_000_000_000,
+    key: Path | None = None,
+) -> Made:
+    """Seal a bundle of a few hundred kilobytes in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    top = tree(folder / "tree")
+    shared = bytes(range(256)) * 300
+    images = [packed(folder, name, shared, name.encode() * 9999) for name in ("one", "two")]
+    sealed = seal.write_bundle(
+        out=folder / "dist",
+        top=top,
+        version=version,
+        arch=unseal_arch(),
+        created=created,
+        expires=expires,
+        images=images,
+        wheels={python: (wheel(folder),) for python in PYTHONS},
+        key=seal.load_key(key or folder / "key" / "sign.key", make=True),
+    )
+    raw = unseal.manifest_bytes(sealed.path)
+    return Made(
+        path=sealed.path,
+        digest=hashlib.sha256(raw).hexdigest(),
+        fingerprint=sealed.fingerprint,
+        manifest=manifest.parse(raw),
+    )
+
+
+def unseal_arch() -> str:
+    """This machine's architecture, as the bundle says it."""
+    import platform
+
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def split(path: Path) -> list[tuple[bytes, bytes]]:
+    """The members of a bundle as (header, padded content)."""
+    data = io.BytesIO(path.read_bytes())
+    found = []
+    while (header := data.read(512)) != bytes(512):
+        found.append((header, data.read(unseal.padded(int(header[124:135], 8)))))
+    return found
+
+
+def join(path: Path, members: list[tuple[bytes, bytes]]) -> None:
+    """Write `members` as a file with the ending that a bundle has."""
+    data = b"".join(header + content for header, content in members)
+    path.write_bytes(data + bytes(unseal.file_end(len(data)) - len(data)))
+
+
+def member(path: str, data: bytes, kind: bytes = b"0", link: str = "") -> tuple[bytes, bytes]:
+    """A member that a tar program would take, whatever its kind."""
+    header = bytearray(unseal.header(path, len(data), 0o644, CREATED))
+    header[156:157] = kind
+    header[157 : 157 + len(link)] = link.encode()
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header), data + bytes(unseal.padded(len(data)) - len(data))
+
+
+def index(members: list[tuple[bytes, bytes]], name: str) -> int:
+    """Where the member `name` stands."""
+    return next(i for i, (head, _) in enumerate(members) if head.startswith(name.encode() + b"\0"))
