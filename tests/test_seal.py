@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bundle import carry, seal, unseal
 from bundle.errors import BundleError, ConfigError, IntegrityError, PreconditionError
-from bundle.manifest import CONFIG_TYPE
+from bundle.manifest import CONFIG_TYPE, Member
 from bundle.packing import Cache
 from tests import bundles
 
@@ -83,7 +83,7 @@ def test_trust_sheet_says_what_travels_apart(tmp_path: Path) -> None:
 def test_damaged_cache_is_not_sealed(tmp_path: Path) -> None:
     sources = [
         seal.Source(
-            member=seal.Member(path="blobs/sha256/x", size=3, sha256="0" * 64),
+            member=Member(path="blobs/sha256/x", size=3, sha256="0" * 64),
             content=tmp_path / "blob",
         )
     ]
