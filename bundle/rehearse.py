@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,6 @@ from bundle.words import say
 PRODUCT_ROOT = "/var/lib/tracking-bundle"
 MEDIUM = "/media"
 OUTSIDE = ("deb.debian.org", "1.1.1.1", "2606:4700:4700::1111")
-FINGERPRINT = re.compile(r"--fingerprint ([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,22 +44,6 @@ class Rehearsal:
     mirror: str = ""
     keep: bool = False
     browser: bool = False
-
-
-def fingerprint_of(bundle: Path) -> str:
-    """The fingerprint of the key that sealed `bundle`, read from the trust sheet beside it.
-
-    Raises ConfigError when there is no sheet, or none in it.
-    """
-    sheet = bundle.with_suffix(".trust.txt")
-    found = FINGERPRINT.search(sheet.read_text("utf-8")) if sheet.exists() else None
-    if found is None:
-        raise ConfigError(
-            "no trust sheet with a fingerprint",
-            where=str(sheet),
-            hint="Put the trust sheet that was made with the bundle beside it.",
-        )
-    return found[1]
 
 
 def rehearse(wanted: Rehearsal) -> list[Row]:
