@@ -106,6 +106,18 @@ def fingerprint_of(bundle: Path) -> str:
 def rehearsal(here: Path, *, bundle: str, fingerprint: str, keep: bool, browser: bool) -> str:
     """Install and verify a bundle on a disposable closed host; returns the table of what was done."""
     path = Path(bundle) if bundle else newest_bundle(here / "dist")
-    return rehearse.rehearse(
-        path.resolve(), fingerprint or fingerprint_of(path), keep=keep, browser=browser
+    conf = config.read_bundle(None)
+    rows = rehearse.rehearse(
+        rehearse.Rehearsal(
+            bundle=path.resolve(),
+            fingerprint=fingerprint or fingerprint_of(path),
+            folder=conf.cache / "rehearsal",
+            cache=conf.cache,
+            reports=here / "dist" / "rehearsal",
+            mirror=conf.mirrors_debian,
+            keep=keep,
+            browser=browser,
+        )
     )
+    head = (say("step", "단계"), say("seconds", "초"), say("found", "결과"))
+    return table(head, [(row.step, f"{row.seconds:.1f}", row.found) for row in rows])
