@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import sys
 from pathlib import Path
 
 from bundle import checks, install, intake, manifest, operate, preflight, site, users, vault
@@ -115,15 +116,14 @@ def verify(here: Path, *, only: tuple[str, ...], form: str, report: str) -> str:
     plan = site.read_plan(host, release.manifest.version)
     outcome = checks.verify(plan, host, release, only=only, folder=Path(report) if report else None)
     failed = outcome.failed
-    text = outcome.text(form)
     if failed or not outcome.complete:
-        log.info("%s", text) if form == "text" else print(text)
+        sys.stdout.write(outcome.text(form) + "\n")
         raise CheckFailedError(
             say(f"{failed} lines of the checklist are red", f"점검표 {failed}개 항목 실패"),
             hint=say("Each red line says what to do; see ", "각 항목의 조치를 보십시오: ")
             + str(outcome.folder / "verify.html"),
         )
-    return text
+    return outcome.text(form)
 
 
 def start(here: Path) -> None:
@@ -178,9 +178,10 @@ def uninstall(here: Path, *, purge: bool, yes: bool) -> str:
 
 
 def users_list(here: Path) -> str:
-    """Who is in which tracker."""
+    """Who is in which tracker, with which role."""
     host, plan = open_plan(here)
-    return users.users_list(plan, host)
+    rows = [(p.name, p.mlflow or "-", p.phoenix or "-") for p in users.users_list(plan, host)]
+    return table((say("person", "사용자"), "MLflow", "Phoenix"), rows)
 
 
 def users_add(here: Path, *, name: str, role: str) -> None:
