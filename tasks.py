@@ -80,7 +80,7 @@ def rehearse(
     """Install and verify the bundle on a disposable closed host, before anyone carries it across."""
     with operator(quiet=quiet, debug=debug, lang=lang):
         print(
-            closed.rehearse(
+            connected.rehearsal(
                 HERE, bundle=bundle, fingerprint=fingerprint, keep=keep, browser=browser
             )
         )
