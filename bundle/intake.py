@@ -86,7 +86,10 @@ def _clear_left_overs(engine: Engine) -> None:
 
 
 class _Gauge:
-    """Bytes of layers that the engine has unpacked, out of the events of several pulls."""
+    """Bytes of layers that the engine has taken, out of the events of several pulls.
+
+    Half of a layer counts when it has been sent, half when it is unpacked; one kind of store tells of the first only.
+    """
 
     def __init__(self, manifest: Manifest, images: Sequence[SealedImage]) -> None:
         layers = {layer for image in images for layer in image.layers}
@@ -98,15 +101,25 @@ class _Gauge:
     def note(self, event: Mapping[str, Any]) -> None:
         """Count what `event` says about a layer."""
         layer, status = event.get("id", ""), event.get("status", "")
-        if status in ("Pull complete", "Already exists"):
-            self.count(layer, self.sizes.get(layer, 0))
-        elif status == "Extracting":
-            self.count(layer, event.get("progressDetail", {}).get("current", 0))
+        size, current = self.sizes.get(layer, 0), event.get("progressDetail", {}).get("current", 0)
+        counts = {
+            "Downloading": current // 2,
+            "Download complete": size // 2,
+            "Extracting": (size + current) // 2,
+            "Pull complete": size,
+            "Already exists": size,
+        }
+        self.count(layer, counts.get(status, 0))
+
+    def finish(self, image: SealedImage) -> None:
+        """Count all of `image` as taken."""
+        for layer in image.layers:
+            self.count(layer[7:19], self.sizes[layer[7:19]])
 
     def count(self, layer: str, current: int) -> None:
         with self.lock:
-            if layer in self.sizes and current > self.done[layer]:
-                current = min(current, self.sizes[layer])
+            current = min(current, self.sizes.get(layer, 0))
+            if current > self.done.get(layer, 0):
                 self.progress.add(current - self.done[layer])
                 self.done[layer] = current
 
@@ -121,6 +134,7 @@ def _pull_all(
         start = time.monotonic()
         try:
             _pull(dataclasses.replace(engine), shelf, image, gauge.note)  # a connection of its own
+            gauge.finish(image)
             done[image.name] = _row(image, "pulled", time.monotonic() - start)
         except BundleError as error:
             errors.append(error)

@@ -97,8 +97,7 @@ def export_blobs(
     missing = [reference for reference, fact in facts.items() if not _is_cached(kept, fact)]
     if missing:
         with step(f"exporting and compressing {len(missing)} images"):
-            total = sum(int(facts[reference]["Size"]) for reference in missing)
-            _export(kept, engine, {name: facts[name] for name in missing}, total)
+            _export(kept, engine, {name: facts[name] for name in missing})
     return tuple(_pack(kept, image, facts[image.reference]) for image in images)
 
 
@@ -116,10 +115,20 @@ def _is_cached(cache: Cache, fact: Mapping[str, Any]) -> bool:
     return bool(cache.config(fact["Id"])) and all(map(cache.layer, fact["RootFS"]["Layers"]))
 
 
-def _export(cache: Cache, engine: Engine, facts: Mapping[str, Any], total: int) -> None:
+def _bytes_to_do(cache: Cache, engine: Engine, facts: Mapping[str, Any]) -> int:
+    """What the layers measure that must be compressed, each once, as far as the engine tells them apart."""
+    sizes: dict[str, int] = {}
+    for reference, fact in facts.items():
+        layers, steps = fact["RootFS"]["Layers"], store.layer_sizes(engine, reference)
+        known = dict(zip(layers, steps, strict=True)) if len(steps) == len(layers) else {}
+        sizes |= known or {reference: int(fact["Size"])}
+    return sum(size for layer, size in sizes.items() if not cache.layer(layer))
+
+
+def _export(cache: Cache, engine: Engine, facts: Mapping[str, Any]) -> None:
     wanted = {diff_id for fact in facts.values() for diff_id in fact["RootFS"]["Layers"]}
     small: dict[str, bytes] = {}
-    progress = Progress("exporting images", total)
+    progress = Progress("exporting images", _bytes_to_do(cache, engine, facts))
     with (
         store.save(engine, list(facts)) as stream,
         tarfile.open(fileobj=stream, mode="r|") as archive,
@@ -130,7 +139,6 @@ def _export(cache: Cache, engine: Engine, facts: Mapping[str, Any], total: int) 
                 continue
             named = "sha256:" + member.name.rpartition("/")[2]
             if named in wanted and cache.layer(named):
-                progress.add(member.size)
                 continue
             data = file.read() if member.size < MAX_JSON else b""
             if data[:1] in (b"{", b"["):

@@ -71,6 +71,14 @@ def inspect(engine: Engine, reference: str) -> dict[str, Any] | None:
     return cast("dict[str, Any]", answer.json())
 
 
+def layer_sizes(engine: Engine, reference: str) -> list[int]:
+    """The bytes of each step of the image `reference` that wrote something, base first."""
+    answer = _ask(engine, "GET", f"{quote(reference, safe='/:@')}/history", {})
+    if answer.status_code != 200:
+        raise _refused(f"looking at {reference}", answer)
+    return [int(step["Size"]) for step in reversed(answer.json()) if step["Size"]]
+
+
 def references(engine: Engine) -> tuple[str, ...]:
     """Every name and digest reference under which the engine has an image."""
     images = _ask(engine, "GET", "json", {}).json()

@@ -145,15 +145,16 @@ def test_gauge_counts_each_layer_once(made: bundles.Made) -> None:
     gauge = intake._Gauge(made.manifest, made.manifest.images)
     total = gauge.progress.total
     layer = made.manifest.images[0].layers[0]
-    for current in (10, 5, 20):
-        gauge.note(
-            {"id": layer[7:19], "status": "Extracting", "progressDetail": {"current": current}}
-        )
-    assert gauge.progress.done == 20
-    for image in made.manifest.images:
-        for digest in image.layers:
-            gauge.note({"id": digest[7:19], "status": "Pull complete"})
+    size = made.manifest.size_of(layer)
+    for status, current in (("Downloading", 10), ("Downloading", 6), ("Extracting", 20)):
+        detail = {"current": current}
+        gauge.note({"id": layer[7:19], "status": status, "progressDetail": detail})
+    assert gauge.progress.done == (size + 20) // 2
+    gauge.note({"id": layer[7:19], "status": "Download complete"})
+    assert gauge.progress.done == (size + 20) // 2
     gauge.note({"status": "Pulling from x", "id": "unknown"})
+    for image in made.manifest.images:
+        gauge.finish(image)
     assert gauge.progress.done == total
 
 
