@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,8 +143,23 @@ def status(plan: Plan, host: Host) -> list[Line]:
 
 
 def doors(plan: Plan) -> list[Line]:
-    """The URL of each door."""
-    return [Line(name=door, state="url", detail=url(plan.site, door)) for door in DOORS]
+    """The URL of each door that opens on this host: by its name where that is known here, else by its address."""
+    host = "" if plan.site.layout == "names" or is_known(plan) else address(plan)
+    return [Line(name=door, state="url", detail=url(plan.site, door, host)) for door in DOORS]
+
+
+def address(plan: Plan) -> str:
+    """The address by which this host reaches the gateway."""
+    return "127.0.0.1" if plan.site.bind == "0.0.0.0" else plan.site.bind
+
+
+def is_known(plan: Plan) -> bool:
+    """Whether this host resolves the site's domain."""
+    try:
+        socket.getaddrinfo(plan.site.domain, None)
+    except OSError:
+        return False
+    return True
 
 
 def no_boot() -> str:
@@ -226,18 +242,18 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
 
 
 def door_notes(plan: Plan) -> list[str]:
-    """How people reach the stack from this host and from others."""
+    """How people reach the stack by its name, from this host and from others."""
     site = plan.site
     hosts = " ".join(dict.fromkeys(public(site, door) for door in DOORS))
-    if site.bind != "127.0.0.1":
-        text = say("the site's DNS must name {} for {}", "사이트 DNS에 {} → {} 이름을 등록하십시오")
-        return [text.format(hosts, site.bind)]
-    here = say(
-        "on this host: https://127.0.0.1:{} works as it is; for the name add to /etc/hosts: 127.0.0.1 {}",
-        "이 호스트: https://127.0.0.1:{}은 바로 열립니다. 이름으로 열려면 /etc/hosts에 추가: 127.0.0.1 {}",
-    )
-    colleagues = say(
-        "for colleagues: set bind in site.toml to this host's address, run invoke install, name it in the DNS",
-        "동료에게 열기: site.toml의 bind를 이 호스트 주소로 바꾸고 invoke install, DNS에 이름을 등록하십시오",
-    )
-    return [here.format(site.ports_portal, hosts), colleagues]
+    notes = []
+    if not is_known(plan):
+        text = say("to open them by name: add to /etc/hosts", "이름으로 열려면 /etc/hosts에 추가")
+        notes.append(f"{text}: {address(plan)} {hosts}")
+    if site.bind == "127.0.0.1":
+        text = say(
+            "for colleagues: set bind in site.toml to this host's address, run invoke install, name it in the DNS",
+            "동료에게 열기: site.toml의 bind를 이 호스트 주소로 바꾸고 invoke install, DNS에 이름을 등록하십시오",
+        )
+    else:
+        text = say(f"the site's DNS must name {hosts}", f"사이트 DNS에 등록할 이름: {hosts}")
+    return [*notes, text]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bundle.config import SiteConfig
 
 ROOT_CA = "/run/secrets/root.crt"
+HOST_OF_PAGE = "host-of-this-page.invalid"
 
 
 def internal(site: SiteConfig, service: str) -> str:
@@ -34,6 +35,14 @@ def url(site: SiteConfig, service: str, host: str = "") -> str:
     """The URL under which users reach `service`, by `host` (an address) instead of its name when given."""
     number = port(site, service)
     return f"https://{host or public(site, service)}" + ("" if number == 443 else f":{number}")
+
+
+def portal_url(site: SiteConfig, service: str) -> str:
+    """The URL of `service` on the portal's page: with one name for all, the host by which the page was asked for.
+
+    The gateway puts that host in the place of HOST_OF_PAGE, so that a page opened by address links to addresses.
+    """
+    return url(site, service, "" if site.layout == "names" else HOST_OF_PAGE)
 
 
 def door_hosts(site: SiteConfig, service: str) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
             users.bootstrap_people(plan, host, vault.open_store(host, plan))
         with step(say("start at boot", "부팅 시 시작")):
             log.info("  %s", operate.schedule_boot(host) or operate.no_boot())
-    for line in farewell(plan, host, facts):
+    for line in farewell(plan, host):
         log.info("%s", line)
 
 
@@ -92,7 +92,7 @@ def precheck(plan: Plan, host: Host, facts: EngineFacts, release: manifest.Relea
         raise PreconditionError.of(problems)
 
 
-def farewell(plan: Plan, host: Host, facts: EngineFacts) -> list[str]:
+def farewell(plan: Plan, host: Host) -> list[str]:
     """What to do with the running stack: addresses, first passwords, the way for colleagues, the next task."""
     store = host.path("secrets", "store")
     first = say("first passwords", "첫 비밀번호")
@@ -101,7 +101,6 @@ def farewell(plan: Plan, host: Host, facts: EngineFacts) -> list[str]:
         f"  {first}: MLflow admin: {store}/MLFLOW_AUTH_ADMIN_PASSWORD",
         f"  {first}: Phoenix admin@localhost: {store}/PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD",
         *(f"  {note}" for note in operate.door_notes(plan)),
-        *(f"  · {note}" for note in preflight.notes(facts)),
         "  " + say("next: invoke verify", "다음: invoke verify"),
     ]
     return lines
