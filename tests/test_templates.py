@@ -10,6 +10,7 @@ import pytest
 
 from bundle.config import parse_site
 from bundle.plan import Plan, make_plan
+from bundle.services.names import HOST_OF_PAGE
 from bundle.templates import FOLDER, environment, markup, quoted, render
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -93,6 +94,6 @@ def test_every_template_is_used() -> None:
 def test_no_rendered_file_names_an_outside_host() -> None:
     for file in render(plan_of("default")):
         for word in file.text.split("https://")[1:]:
-            assert word.startswith(("127.0.0.1:", "closed.internal", "$backend")) or (
+            assert word.startswith(("127.0.0.1:", "closed.internal", "$backend", HOST_OF_PAGE)) or (
                 "svc.closed.internal" in word.split("/")[0]
             ), word[:60]
