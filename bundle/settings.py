@@ -204,3 +204,13 @@ def reference(settings: tuple[Setting, ...], title: str) -> str:
         "\n".join([f"## {title}", "", "| key | default | meaning |", "| --- | --- | --- |", *rows])
         + "\n"
     )
+
+
+def reference_page() -> str:
+    """docs/configuration.md: every key of both files."""
+    head = (
+        "# Configuration\n\nMade from `bundle/settings.py` by `scripts/test unit --update`; a test keeps it so.\n"
+        "Every key has a default, both files may be absent, and all problems of a file are told at once.\n"
+    )
+    site = reference(SITE, "site.toml: the closed side, in the installation's root")
+    return "\n".join([head, site, reference(BUNDLE, "bundle.toml: the connected side")])
