@@ -19,3 +19,132 @@ from bundle.settings import (
     reference_page,
     sample,
 )
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_site(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_empty_file_is_all_defaults() -> None:
+    site = parse_site("")
+    assert site.domain == default_domain()
+    assert (site.bind, site.layout, site.ports_mlflow) == ("127.0.0.1", "ports", 8444)
+
+
+def test_three_mistakes_are_three_problems_each_with_its_place() -> None:
+    found = problems('domian = "a.b"\nbind = 7\n[ports]\nmlflow = 99999\n')
+    assert len(found) == 3
+    assert "site.toml: domian: unknown key" in found[0]
+    assert "Did you mean domain?" in found[0]
+    assert "site.toml: bind: 7 is not a text" in found[1]
+    assert "site.toml: ports.mlflow: 99999 is not between 1 and 65535" in found[2]
+
+
+@pytest.mark.parametrize(
+    ("domain", "reason"),
+    [
+        ("tracking", "single label"),
+        ("Lab.Internal", "upper case"),
+        ("my_lab.internal", "the label 'my_lab'"),
+        ("연구소.internal", "not ASCII"),
+        ("-a.internal", "the label '-a'"),
+        ("a..internal", "the label ''"),
+        ("a." + "b" * 64, "the label"),
+        (".".join(["abcdefgh"] * 30), "longer than 200"),
+        ("a b.internal", "the label 'a b'"),
+        ("a.internal\n", "the label"),
+    ],
+)
+def test_bad_domain_is_refused_with_its_reason(domain: str, reason: str) -> None:
+    assert reason in domain_problem(domain)
+    text = domain.replace("\n", "\\n")
+    assert any(reason in problem for problem in problems(f'domain = "{text}"'))
+
+
+@pytest.mark.parametrize("domain", ["lab.internal", "xn--289an1ad92ak6p.kr", "a-b.c1.d"])
+def test_good_domain_is_taken(domain: str) -> None:
+    assert parse_site(f'domain = "{domain}"').domain == domain
+
+
+@pytest.mark.parametrize("bind", ["::1", "localhost", "10.0.0", "10.0.0.256", ""])
+def test_bad_address_is_refused(bind: str) -> None:
+    assert "is not an IPv4 address" in problems(f'bind = "{bind}"')[0]
+
+
+def test_same_port_twice_is_refused_where_ports_tell_trackers_apart() -> None:
+    assert "not three different" in problems("[ports]\nmlflow = 8443")[0]
+    assert parse_site('layout = "names"\n[ports]\nmlflow = 8443').ports_mlflow == 8443
+
+
+def test_boolean_is_no_number() -> None:
+    assert "is not a whole number" in problems("[ports]\nportal = true")[0]
+
+
+@pytest.mark.parametrize("text", ["domain = ", "[ports", "a = 1\na = 2", "\x00"])
+def test_what_is_not_toml_is_one_problem(text: str) -> None:
+    (problem,) = problems(text)
+    assert problem.startswith("site.toml: not TOML")
+
+
+def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_bytes('organisation = "한국"'.encode("euc-kr"))
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        config.read_text(path)
+
+
+def test_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_bytes(b'\xef\xbb\xbfdomain = "a.b"')
+    assert parse_site(config.read_text(path)).domain == "a.b"
+
+
+def test_registry_base_needs_a_pinned_image() -> None:
+    with pytest.raises(ConfigError, match=r"base\.image: is empty"):
+        parse_bundle('base.source = "registry"')
+    with pytest.raises(ConfigError, match="has no digest"):
+        parse_bundle('base.source = "registry"\nbase.image = "debian:trixie"')
+    image = f"r.example/debian@sha256:{'0' * 64}"
+    assert parse_bundle(f'base.source = "registry"\nbase.image = "{image}"').base_image == image
+
+
+@pytest.mark.parametrize(("settings", "kind"), [(SITE, SiteConfig), (BUNDLE, BundleConfig)])
+def test_table_and_dataclass_name_the_same(settings: tuple[Setting, ...], kind: type) -> None:
+    assert [setting.attribute for setting in settings] == [field.name for field in fields(kind)]
+
+
+def test_sample_uncommented_is_the_defaults() -> None:
+    lines = sample(SITE, "site.toml").splitlines()
+    keys = {setting.key.rpartition(".")[2] for setting in SITE}
+    live = [
+        line[2:] if line.startswith("# ") and line[2:].split(" = ")[0] in keys else line
+        for line in lines
+    ]
+    assert parse_site("\n".join(live)) == parse_site("")
+
+
+def test_reference_page_is_the_one_of_the_table(request: pytest.FixtureRequest) -> None:
+    path = Path(__file__).parents[1] / "docs" / "configuration.md"
+    if request.config.option.update:
+        path.write_text(reference_page(), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == reference_page(), "run again with --update"
+    assert all(f"| `{setting.key}` |" in reference_page() for setting in (*SITE, *BUNDLE))
+
+
+def test_source_date_epoch_must_be_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "soon")
+    with pytest.raises(ConfigError, match="not seconds"):
+        config.source_date_epoch()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "42")
+    assert config.source_date_epoch() == 42
+
+
+@pytest.mark.parametrize(("locale", "lang"), [("ko_KR.UTF-8", "ko"), ("C", "en"), ("tr_TR", "en")])
+def test_language_follows_the_locale(
+    monkeypatch: pytest.MonkeyPatch, locale: str, lang: str
+) -> None:
+    monkeypatch.delenv("LC_MESSAGES", raising=False)
+    monkeypatch.setenv("LC_ALL", locale)
+    assert config.language() == lang
