@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -195,6 +195,11 @@ def read_bundle(path: Path | None) -> BundleConfig:
         if not path.exists():
             return parse_bundle("", str(path))
     return parse_bundle(read_text(path), str(path))
+
+
+def variables(names: Sequence[str]) -> dict[str, str]:
+    """Those of `names` that the environment has."""
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def cache_folder() -> Path:

@@ -22,7 +22,6 @@ from bundle.model import Image
 from bundle.run import run
 
 MINIMUM_SERVER = (24, 0)
-PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 API_OF_MINIMUM = "1.43"
 CLOSED_HOST_PACKAGES = ("docker.io", "docker-cli", "docker-compose", "containerd", "iptables")
 PROJECT_LABEL = "com.docker.compose.project"
@@ -52,19 +51,6 @@ def find_client(plugin: str) -> str:
     raise PreconditionError(
         "docker not found, needed to run the containers", hint="Install Docker Engine 24 or newer."
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """One build: its folder, the other folders and files it may read, and how the result is called."""
-
-    context: Path
-    tag: str
-    file: str = "Dockerfile"
-    contexts: Mapping[str, Path] = field(default_factory=dict)
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, Path] = field(default_factory=dict)
-    network: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,47 +312,6 @@ class Engine:
             return failed[-1].splitlines()[-1] if failed and failed[-1] else ""
         return ""
 
-    def build(self, wanted: Build, *, timeout: float) -> None:
-        """Build one image with BuildKit, from local inputs; proxies of the environment only where it has a network.
-
-        Raises CommandError when it fails.
-        """
-        command = [
-            "buildx",
-            "build",
-            "--builder",
-            "default",
-            "--load",
-            "--provenance=false",
-            "--progress=plain",
-        ]
-        command += [
-            "--tag",
-            wanted.tag,
-            "--file",
-            str(wanted.context / wanted.file),
-            "--network",
-            wanted.network,
-        ]
-        for name, folder in sorted(wanted.contexts.items()):
-            command += ["--build-context", f"{name}={folder}"]
-        for name, path in sorted(wanted.secrets.items()):
-            command += ["--secret", f"id={name},src={path}"]
-        for name, value in sorted(wanted.arguments.items()):
-            command += ["--build-arg", f"{name}={value}"]
-        proxies = {}
-        if wanted.network != "none":
-            proxies = {name: os.environ[name] for name in PROXY_VARIABLES if name in os.environ}
-            command += [
-                f"--build-arg={name}" for name in proxies
-            ]  # the client takes the value from its environment
-        run(
-            [find_client("buildx"), *command, str(wanted.context)],
-            timeout=timeout,
-            env={**self.child_environment, **proxies},
-            stream=True,
-        )
-
     def image(self, name: str, reference: str) -> Image | None:
         """The image that the engine has as `reference`, if any."""
         try:
@@ -416,7 +361,9 @@ class Engine:
         """Whether an engine answers now; leaves no connection behind."""
         client = None
         try:
-            client = docker.DockerClient(base_url=self.host or None, timeout=10, version=API_OF_MINIMUM)
+            client = docker.DockerClient(
+                base_url=self.host or None, timeout=10, version=API_OF_MINIMUM
+            )
             return bool(client.ping())
         except (docker.errors.DockerException, requests.exceptions.RequestException):
             return False

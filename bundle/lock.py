@@ -1,16 +1,16 @@
 """`invoke lock`: take today's versions of what images/ names, and show what changed.
 
-The only place where anything is resolved: Debian packages by a private apt, wheels by uv, modules by go. Each with its
+The only place where anything is resolved: Debian packages by apt, wheels by uv, modules by go. Each is the ecosystem's
 ordinary client, so that mirrors, proxies and certificates are the host's.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,50 +19,46 @@ from bundle.config import BundleConfig
 from bundle.engine import Engine
 from bundle.errors import ConfigError, PreconditionError
 from bundle.host import write_file
-from bundle.images import Recipes, read_recipes
+from bundle.recipes import TOOLS, Pin, Recipes, parse_pins, read_recipes
 from bundle.run import run, step
 
 ALWAYS = ("?essential", "?priority(required)", "apt")
+EVERYTHING = "all"
+SAME_TOGETHER = 2  # rounds: in the second, each image prefers what the others had to take
 
 
 def relock(config: BundleConfig, engine: Engine, source: Path, names: Sequence[str] = ()) -> str:
-    """Refresh the locked inputs of the images `names` (all of them when empty), and return what changed as a table.
+    """Refresh the locked inputs, and return what changed as a table.
+
+    Debian packages become what the archive has today. Wheels and modules keep their versions, except `names` and what
+    these need; the name `all` stands for every wheel.
 
     Raises ConfigError for an unknown name, PreconditionError when a tool is missing, CommandError when something
     cannot be resolved.
     """
     recipes = read_recipes(source)
-    known = [*recipes.all, "tools"]
+    before = versions(recipes)
+    known = {name for _, name in before} | {EVERYTHING}
     unknown = [name for name in names if name not in known]
     if unknown:
+        message = f"nothing is locked as {', '.join(unknown)}"
         raise ConfigError(
-            f"no image {', '.join(unknown)}", where="images", hint=f"Known: {', '.join(known)}."
+            message,
+            where="invoke lock --upgrade",
+            hint="Give a package's or a module's name, or all.",
         )
-    wanted = list(names) or known
-    before = versions(recipes)
-    arch = engine.api.version()["Arch"]
-    archive = debs.Archive(
-        folder=config.cache / "apt",
-        suite=recipes.suite,
-        arch=arch,
-        mirror=config.mirrors_debian,
-    )
-    with step("Debian packages"):
-        lock_packages(recipes, archive, family(recipes, wanted))
-    with step("wheels"):
-        lock_wheels(recipes, wanted, arch)
-    if "minio" in wanted:
-        with step("Go modules"):
-            lock_modules(recipes.folder / "minio")
+    arch = str(engine.api.version()["Arch"])
+    folder, mirror = config.cache / "apt", config.mirrors_debian
+    archive = debs.Archive(folder=folder, suite=recipes.suite, arch=arch, mirror=mirror)
+    with step("lock Debian packages"):
+        lock_packages(recipes, archive)
+    with step("lock wheels"):
+        lock_wheels(recipes, names, arch)
+    modules = [name for name in names if "/" in name]
+    if modules:
+        with step("lock modules"):
+            lock_modules(recipes, modules)
     return difference(before, versions(recipes))
-
-
-def family(recipes: Recipes, names: Sequence[str]) -> list[str]:
-    """`names` with their parents and all that stand on one of these: their versions are chosen together."""
-    roots = {recipe.parent or name for name, recipe in recipes.all.items() if name in names} | set(
-        names
-    )
-    return [name for name, recipe in recipes.all.items() if name in roots or recipe.parent in roots]
 
 
 def chain(recipes: Recipes, name: str) -> list[str]:
@@ -77,113 +73,114 @@ def wanted_packages(recipes: Recipes, name: str) -> list[str]:
     return path.read_text("utf-8").split() if path.is_file() else []
 
 
-def lock_packages(recipes: Recipes, archive: debs.Archive, names: Sequence[str]) -> None:
-    """Write apt.lock of each of `names`: the closure of its chain's packages, less what its ancestors lock."""
-    if not names:
-        return
+def lock_packages(recipes: Recipes, archive: debs.Archive) -> None:
+    """Write every apt.lock: the closure of what an image and its ancestors name, less what the ancestors lock.
+
+    Raises CommandError when the archive cannot be read or a name is not in it.
+    """
     archive.update()
-    for name in names:
+    for name in recipes.all:
         if not wanted_packages(recipes, name):
             continue
         ancestors = chain(recipes, name)
-        closure = archive.resolve(
-            [*ALWAYS, *(p for n in ancestors for p in wanted_packages(recipes, n))]
-        )
-        there = {deb for other in ancestors[1:] for deb in recipes.packages_of(other)}
-        lines = [deb.line for deb in closure if deb not in there]
-        _write(recipes.folder / name / "apt.lock", "\n".join(lines) + "\n")
+        named = [package for other in ancestors for package in wanted_packages(recipes, other)]
+        there = {deb for other in ancestors[1:] for deb in recipes.packages(other)}
+        closure = archive.resolve([*ALWAYS, *named])
+        lines = [f"{deb.line}\n" for deb in closure if deb not in there]
+        write_file(recipes.folder / name / "apt.lock", "".join(lines).encode())
 
 
 def lock_wheels(recipes: Recipes, names: Sequence[str], arch: str) -> None:
-    """Write requirements.lock of each of `names`; what one has chosen is what the next prefers."""
-    uv = shutil.which(
-        "uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    )
-    mine = [n for n in names if (recipes.folder / n / "requirements.in").is_file()]
-    if mine and uv is None:
+    """Write every requirements.lock; the images take the same version of a package wherever they can.
+
+    Raises PreconditionError without uv, CommandError when something cannot be resolved.
+    """
+    together = [name for name, recipe in recipes.all.items() if recipe.wheels]
+    chosen = {name: kept(recipes.lock(name), names) for name in together}
+    for _ in range(SAME_TOGETHER):
+        for name in together:
+            others = [pin for other in together if other != name for pin in chosen[other].values()]
+            preferred = chosen[name] | {pin.name: pin for pin in others}
+            chosen[name] = resolve(recipes.folder / name, preferred, arch)
+    resolve(recipes.folder / TOOLS, kept(recipes.lock(TOOLS), names), arch)
+
+
+def kept(pins: Sequence[Pin], upgraded: Sequence[str]) -> dict[str, Pin]:
+    """The pins that stay where they are when `upgraded` are to move."""
+    return {
+        pin.name: pin for pin in pins if pin.name not in upgraded and EVERYTHING not in upgraded
+    }
+
+
+def resolve(folder: Path, preferred: Mapping[str, Pin], arch: str) -> dict[str, Pin]:
+    """Resolve requirements.in of `folder` into its lock; the versions of `preferred` are taken wherever they fit.
+
+    Raises PreconditionError without uv, CommandError when it cannot be resolved.
+    """
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    if uv is None:
         raise PreconditionError("uv not found, needed to lock wheels", hint="pip install uv")
-    chosen: dict[str, wheels.Pin] = {}
-    for name in mine:
-        source = recipes.folder / name / "requirements.in"
-        text = resolve_wheels(str(uv), source, chosen, arch)
-        chosen = {pin.name: pin for pin in wheels.parse_lock(text, str(source))} | chosen
-        _write(source.with_suffix(".lock"), text)
-
-
-def resolve_wheels(uv: str, source: Path, preferred: Mapping[str, wheels.Pin], arch: str) -> str:
-    """Resolve one requirements.in; the versions of `preferred` are taken wherever they fit."""
-    draft = source.with_suffix(".lock.new")
-    draft.write_text("".join(pin.text for pin in preferred.values()), encoding="utf-8")
     platform = f"{wheels.MACHINES[arch]}-manylinux_2_40"
-    command = [
-        uv,
-        "pip",
-        "compile",
-        "--quiet",
-        "--native-tls",
-        "--no-header",
-        "--no-annotate",
-        "--generate-hashes",
-    ]
-    options = [
-        "--only-binary",
-        ":all:",
-        "--python-version",
-        wheels.PYTHON,
-        "--python-platform",
-        platform,
-    ]
-    try:
-        run(
-            [*command, *options, *index_options(), str(source), "--output-file", str(draft)],
-            timeout=600,
-            hint="Check the index and certificates with pip config list.",
-        )
-        return draft.read_text("utf-8")
-    finally:
-        draft.unlink(missing_ok=True)
+    command = [uv, "pip", "compile", "--quiet", "--native-tls", "--no-header", "--no-annotate"]
+    options = ["--generate-hashes", "--only-binary", ":all:", "--python-version", wheels.PYTHON]
+    with tempfile.TemporaryDirectory() as work:
+        settings, draft = Path(work) / "uv.toml", Path(work) / "draft.txt"
+        settings.touch(mode=0o600)
+        settings.write_text(index_setting())
+        draft.write_text("".join(pin.text for pin in preferred.values()), encoding="utf-8")
+        files = [
+            "--config-file",
+            str(settings),
+            "--output-file",
+            str(draft),
+            str(folder / "requirements.in"),
+        ]
+        hint = "pip config list shows the index and the certificates that were used."
+        run([*command, *options, "--python-platform", platform, *files], timeout=600, hint=hint)
+        text = draft.read_text("utf-8")
+    write_file(folder / "requirements.lock", text.encode())
+    return {pin.name: pin for pin in parse_pins(text, str(folder))}
 
 
-def index_options() -> list[str]:
-    """The host's package index, out of pip's own configuration."""
+def index_setting() -> str:
+    """The host's package index, out of pip's own configuration, in uv's form (an address can carry a password)."""
     out = run([sys.executable, "-m", "pip", "config", "list"], timeout=60, check=False)
     match = re.search(r"\.index-url='([^']+)'", out)
-    return ["--index-url", match[1]] if match else []
+    return f"index-url = {json.dumps(match[1])}\n" if match else ""
 
 
-def lock_modules(folder: Path) -> None:
-    """Write go.mod and go.sum for the module that go.mod names.
+def lock_modules(recipes: Recipes, names: Sequence[str]) -> None:
+    """Move the Go modules `names` to their newest version.
 
-    Raises PreconditionError without go.
+    Raises PreconditionError without go, CommandError when one cannot be resolved.
     """
-    go = shutil.which("go")
-    if go is None:
-        raise PreconditionError(
-            "go not found, needed to lock modules", hint="Install Go 1.24 or newer."
-        )
-    env = {**os.environ, "GOTOOLCHAIN": "auto", "GOFLAGS": "-mod=mod"}
-    facts = json.loads(run([go, "mod", "edit", "-json"], timeout=60, env=env, cwd=folder))
-    toolchain = facts.get("Toolchain", "")
-    run(
-        [go, "mod", "tidy"],
-        timeout=900,
-        env={**env, "GOTOOLCHAIN": toolchain or "auto"},
-        cwd=folder,
-    )
+    for path in recipes.folder.glob("*/go.mod"):
+        text = path.read_text("utf-8")
+        mine = [f"{name}@latest" for name in names if f"{name} v" in text]
+        toolchain = re.search(r"^toolchain (\S+)$", text, re.MULTILINE)
+        go = [
+            "env",
+            f"GOTOOLCHAIN={toolchain[1] if toolchain else 'auto'}",
+            "GOFLAGS=-mod=mod",
+            "go",
+        ]
+        if mine and shutil.which("go") is None:
+            raise PreconditionError("go not found, needed to lock modules", hint="Install Go.")
+        if mine:
+            run([*go, "get", *mine], timeout=900, cwd=path.parent)
+            run([*go, "mod", "tidy"], timeout=900, cwd=path.parent)
 
 
 def versions(recipes: Recipes) -> dict[tuple[str, str], str]:
-    """The locked version of every input: by image and name."""
-    found = {}
-    for name in [*recipes.all, "tools"]:
-        for deb in recipes.packages_of(name):
-            found[name, deb.name] = deb.version
-        if (recipes.folder / name / "requirements.lock").is_file():
-            found.update({(name, pin.name): pin.version for pin in recipes.lock(name)})
+    """The locked version of every input, by image and name."""
+    found: dict[tuple[str, str], str] = {}
+    for name in [*recipes.all, TOOLS]:
+        found.update({(name, deb.name): deb.version for deb in recipes.packages(name)})
+        found.update({(name, pin.name): pin.version for pin in recipes.lock(name)})
         module = recipes.folder / name / "go.mod"
         if module.is_file():
             lines = re.findall(
-                r"^\s*(?:require )?(\S+\.\S+/\S+) (v\S+)", module.read_text("utf-8"), re.MULTILINE
+                r"^\s*(\S+\.\S+/\S+) (v\S+)", module.read_text("utf-8"), re.MULTILINE
             )
             found.update({(name, path): version for path, version in lines})
     return found
@@ -200,11 +197,8 @@ def difference(old: Mapping[tuple[str, str], str], new: Mapping[tuple[str, str],
         return "nothing changed"
     table = [("image", "input", "old", "new"), *rows]
     widths = [max(len(row[column]) for row in table) for column in range(4)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in table
     )
-
-
-def _write(path: Path, text: str) -> None:
-    write_file(path, text.encode())
+    return "\n".join(line.rstrip() for line in lines)

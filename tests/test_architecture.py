@@ -36,11 +36,11 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("shared", ("site", "vault", "store", "gateway_client")),  # parts of the installation that several verbs read
-    ("edges", ("run", "engine", "host", "console")),
+    ("edges", ("run", "engine", "builder", "host", "console")),
     (
         "deciding",
         (
-            *("config", "settings", "words", "services", "plan", "templates"),
+            *("config", "settings", "words", "services", "plan", "templates", "recipes"),
             *("manifest", "trust", "unseal", "unpack", "environment"),
         ),
     ),

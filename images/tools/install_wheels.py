@@ -8,11 +8,15 @@ import pathlib
 import py_compile
 import shutil
 import subprocess
+import sys
 
 VENV = pathlib.Path("/opt/venv")
 WHEELS = pathlib.Path("/wheels")
-TESTS = ("tests",)
-KEPT_TESTS = ()
+OPTIONS = (
+    *("--no-index", "--no-deps", "--require-hashes", "--no-compile", "--no-cache-dir", "--quiet"),
+    *("--disable-pip-version-check", "--root-user-action=ignore"),
+    *("--find-links", str(WHEELS), "--requirement", str(WHEELS / "requirements.txt")),
+)
 SUFFIXES = (".pyi", ".pxd", ".pyx", ".a", ".h", ".hpp", ".c", ".cpp", ".map")
 CUTS = (
     "pyarrow/include",
@@ -20,6 +24,8 @@ CUTS = (
     "pyarrow/libarrow_flight.so*",
     "pyarrow/libarrow_python_flight.so*",
     "pyarrow/_flight*.so",
+    "pyarrow/libarrow_python.so",  # a second and a third copy of one that is linked by its short version
+    "pyarrow/libarrow_python.so.*.*",
     "numpy/_core/include",
     "numpy/_core/lib",
     "matplotlib/mpl-data/sample_data",
@@ -31,34 +37,8 @@ def install() -> None:
     """Make the venv where the parent has none, and add the wheels of requirements.txt, each checked by its digest."""
     if not (VENV / "bin/python").exists():
         subprocess.run(["python3", "-m", "venv", "--without-pip", str(VENV)], check=True)
-    pip = next((WHEELS / "pip").glob("pip-*.whl")) / "pip"
-    subprocess.run(
-        [
-            *(
-                str(VENV / "bin/python"),
-                "-B",
-                str(pip),
-                "install",
-                "--no-index",
-                "--no-deps",
-                "--no-compile",
-            ),
-            *(
-                "--no-cache-dir",
-                "--disable-pip-version-check",
-                "--root-user-action=ignore",
-                "--quiet",
-            ),
-            *(
-                "--require-hashes",
-                "--find-links",
-                str(WHEELS),
-                "--requirement",
-                str(WHEELS / "requirements.txt"),
-            ),
-        ],
-        check=True,
-    )
+    python, pip = VENV / "bin/python", next((WHEELS / "pip").glob("pip-*.whl")) / "pip"
+    subprocess.run([python, "-B", pip, "install", *OPTIONS], check=True)
 
 
 def size(path: pathlib.Path) -> int:
@@ -71,11 +51,7 @@ def size(path: pathlib.Path) -> int:
 def unused(site: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """What no program of ours ever reads, by kind."""
     found = {
-        "tests": [
-            p
-            for p in site.rglob("*")
-            if p.is_dir() and p.name in TESTS and not str(p).endswith(KEPT_TESTS)
-        ],
+        "tests": [p for p in site.rglob("*") if p.is_dir() and p.name == "tests"],
         "sources and headers": [p for p in site.rglob("*") if p.suffix in SUFFIXES and p.is_file()],
         "named": [p for cut in CUTS for p in site.glob(cut)],
     }
@@ -97,7 +73,7 @@ def cut(site: pathlib.Path) -> None:
             total += size(path)
             files += sum(1 for p in path.rglob("*")) if path.is_dir() else 1
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        print(f"cut {kind}: {total / 1e6:.1f} MB, {files} files")
+        sys.stdout.write(f"cut {kind}: {total / 1e6:.1f} MB, {files} files\n")
 
 
 def compile_new(site: pathlib.Path) -> None:
@@ -106,7 +82,7 @@ def compile_new(site: pathlib.Path) -> None:
     Bytecode is never checked against its source at run time: the root file system is read-only there.
     """
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    for source in site.rglob("*.py"):
+    for source in sorted(site.rglob("*.py")):
         if not any(source.parent.glob(f"__pycache__/{source.stem}.cpython-*.pyc")):
             compileall.compile_file(source, quiet=2, invalidation_mode=mode)
 
@@ -117,7 +93,8 @@ def main() -> None:
     site = next(VENV.glob("lib/python3.*/site-packages"))
     cut(site)
     compile_new(site)
-    print(f"venv {size(VENV) / 1e6:.1f} MB")
+    sys.stdout.write(f"venv {size(VENV) / 1e6:.1f} MB\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
