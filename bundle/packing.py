@@ -205,18 +205,22 @@ def _compress(start: bytes, plain: IO[bytes], target: Path, level: int, progress
         str(target),
     ]  # -T0: as -T1, not --single-thread
     reader, writer = os.pipe()
-    with os.fdopen(writer, "wb") as sink:
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(os.fdopen(writer, "wb"))
         with os.fdopen(reader, "rb") as source:
-            child = popen(command, stdin=source)
+            child = stack.enter_context(popen(command, stdin=source))
         digest, chunk = hashlib.sha256(), start
         with contextlib.suppress(BrokenPipeError):  # its exit code says more
             while chunk := chunk or plain.read(CHUNK):
                 digest.update(chunk)
                 progress.add(sink.write(chunk))
                 chunk = b""
+            sink.flush()
+        with contextlib.suppress(BrokenPipeError):
             sink.close()
-    if child.wait(timeout=600) != 0:
-        raise CommandError(f"{' '.join(command)}: {describe_exit(child.returncode)}")
+        code = child.wait(timeout=600)
+    if code != 0:
+        raise CommandError(f"{' '.join(command)}: {describe_exit(code)}")
     return "sha256:" + digest.hexdigest()
 
 

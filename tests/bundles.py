@@ -91,6 +91,7 @@ def make(
     """Seal a bundle of a few hundred kilobytes in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     top = tree(folder / "tree")
+    (top / "README.md").write_text(f"version {version}\n")
     shared = bytes(range(256)) * 300
     images = [packed(folder, name, shared, name.encode() * 9999) for name in ("one", "two")]
     sealed = seal.write_bundle(
