@@ -18,6 +18,7 @@ from bundle.run import run
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 DOMAIN = "closed.internal"
+PATIENCE = 60_000
 SIGHTS = ("portal", "mlflow", "phoenix")
 
 
@@ -120,20 +121,27 @@ def _portal(browser: Any, wanted: dict[str, str]) -> str:
 def _mlflow(browser: Any, wanted: dict[str, str]) -> str:
     credentials = {"username": "admin", "password": wanted["mlflow_password"]}
     page = browser.new_context(http_credentials=credentials).new_page()
-    page.goto(f"https://{DOMAIN}:8444/", timeout=60_000)
-    page.wait_for_load_state("networkidle", timeout=60_000)
+    page.goto(f"https://{DOMAIN}:8444/#/experiments", timeout=PATIENCE)
+    page.get_by_role("link", name=wanted["experiment"], exact=True).click(timeout=PATIENCE)
+    page.get_by_text(wanted["run"]).first.wait_for(timeout=PATIENCE)
     page.screenshot(path=f"{wanted['out']}/mlflow.png")
     return f"mlflow: {page.title()}"
 
 
 def _phoenix(browser: Any, wanted: dict[str, str]) -> str:
     page = browser.new_page()
-    page.goto(f"https://{DOMAIN}:8445/login", timeout=60_000)
-    page.get_by_label("Email").fill("admin@localhost", timeout=60_000)
+    page.goto(f"https://{DOMAIN}:8445/login", timeout=PATIENCE)
+    page.get_by_label("Email").fill("admin@localhost", timeout=PATIENCE)
     page.get_by_label("Password").fill(wanted["phoenix_password"])
     page.get_by_role("button", name="Log In").click()
-    page.wait_for_url(lambda url: "/login" not in url, timeout=60_000)
-    page.wait_for_load_state("networkidle", timeout=60_000)
+    page.wait_for_url(lambda url: "/login" not in url, timeout=PATIENCE)
+    if "reset" in page.url:
+        page.get_by_label("Old Password").fill(wanted["phoenix_password"])
+        page.get_by_label("New Password").fill(wanted["phoenix_password"])
+        page.get_by_label("Confirm Password").fill(wanted["phoenix_password"])
+        page.get_by_role("button", name="Reset Password").click()
+        page.wait_for_timeout(4000)
+    print(page.url)
     page.screenshot(path=f"{wanted['out']}/phoenix.png")
     return f"phoenix: {page.title()}"
 

@@ -1,0 +1,91 @@
+"""The main job: nothing but the bundle file goes into a closed host, and a proven stack comes out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from bundle import browse, rehearse
+from bundle.errors import CommandError
+from tests.e2e.stack import Stack
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def containers(stack: Stack) -> dict[str, str]:
+    """The id of each running container of the stack by its service."""
+    label = "com.docker.compose.service"
+    return {
+        str(container.labels[label]): str(container.id)
+        for container in stack.host.engine.api.containers.list(
+            filters={"label": ["com.docker.compose.project=tracking"]}
+        )
+    }
+
+
+def health(stack: Stack) -> dict[str, str]:
+    """The health of each running container by its service."""
+    return {
+        service: stack.host.engine.api.containers.get(name).attrs["State"]["Health"]["Status"]
+        for service, name in containers(stack).items()
+    }
+
+
+def test_host_was_closed_and_empty(stack: Stack) -> None:
+    assert stack.record["openings"] == []
+    assert stack.record["before"] == ["root/.bashrc", "root/.profile"]
+
+
+def test_only_the_bundle_went_in(stack: Stack) -> None:
+    brought = [path.name for path in (stack.host.root / "media").rglob("*")]
+    assert brought == [stack.sealed.path.name]
+
+
+def test_stack_has_no_way_out(stack: Stack) -> None:
+    links = stack.host.run(["cat", "/run/closed/links-at-boot"], timeout=20).splitlines()
+    assert [link.split(":")[1].strip() for link in links] == ["lo"]
+    assert stack.host.run(["ip", "route", "show", "default"], timeout=20) == ""
+
+
+def test_verify_is_green(stack: Stack) -> None:
+    stack.invoke("verify", timeout=300)
+    report = json.loads((stack.root / "reports/verify.json").read_text("utf-8"))
+    assert report["complete"] is True
+    assert report["summary"]["failed"] == 0
+    assert report["summary"]["passed"] > 0
+
+
+def test_second_install_changes_nothing(stack: Stack) -> None:
+    before = containers(stack)
+    stack.invoke("install", "--yes", timeout=300)
+    assert containers(stack) == before
+
+
+def test_pages_open_in_a_browser(stack: Stack, tmp_path: Path) -> None:
+    stack.invoke("verify", timeout=300)
+    seen = browse.look(stack.host, rehearse.PRODUCT_ROOT, tmp_path)
+    assert [line.split(":")[0] for line in seen.splitlines()] == list(browse.SIGHTS)
+
+
+def test_comes_back_after_a_power_cut(stack: Stack) -> None:
+    before = set(containers(stack))
+    stack.host.power_cut()
+    stack.host.start()
+    stack.host.engine_up()
+    begin = time.monotonic()
+    while (states := health(stack)) != dict.fromkeys(before, "healthy"):
+        assert time.monotonic() - begin < 120, states
+        time.sleep(1)
+    stack.invoke("verify", timeout=300)
+
+
+def test_bootstrap_refuses_another_key(stack: Stack) -> None:
+    place = f"{rehearse.MEDIUM}/{stack.sealed.path.name}"
+    stack.host.run(["tar", "-xf", place, "--occurrence=1", "bootstrap.sh"], timeout=60, cwd="/tmp")
+    with pytest.raises(CommandError, match="exit code 5"):
+        stack.host.run(
+            ["sh", "bootstrap.sh", place, "--fingerprint", "0" * 64], timeout=60, cwd="/tmp"
+        )
