@@ -224,8 +224,8 @@ def check_strangers(plan: Plan, facts: EngineFacts) -> list[Row]:
             f"the volumes {', '.join(sorted(foreign))} belong to another or an earlier installation"
         )
         hint = (
-            "Their data opens only with the secrets they were made with: put that installation's folder secrets/ and"
-            " site-id back, or remove them with invoke uninstall --purge."
+            "Their data opens only with the secrets they were made with: put that installation's secrets/ and"
+            f" site-id back; or, to lose the data: docker volume rm {' '.join(sorted(foreign))}."
         )
         rows.append(_row("volumes", "foreign", False, message, hint))
     return rows or [Row(name="names", found="free or ours")]

@@ -1,0 +1,306 @@
+"""What goes wrong while installing, on a closed host of its own: each with a clear error, and nothing half-done.
+
+The host's circumstances are odd on purpose: a root with spaces and Korean letters, umask 077, a far time zone, a locale
+with its own letters, and a proxy that leads nowhere.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.e2e.stack import Sealed
+
+from bundle import closed
+from bundle.closed import ClosedHost
+
+ROOT = "/srv/추적 스택 1"
+NOWHERE = "http://127.0.0.1:9"
+ODD = {
+    "TZ": "Asia/Kathmandu",
+    "LC_ALL": "tr_TR.UTF-8",
+    **dict.fromkeys(
+        ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), NOWHERE
+    ),
+}
+GREEN = "docker ps --format '{{.Names}} {{.Status}}' | grep -c '(healthy)'"
+INSTALL_S = 60
+"""Longer than an installation takes here, for a kill at any moment of it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command on the closed host ended, with both of its streams."""
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A closed host with a bootstrapped release, for installations that fail."""
+
+    host: ClosedHost
+
+    def sh(self, script: str, *, timeout: float = 120) -> Outcome:
+        """Run a shell script there, oddly, and say how it ended."""
+        whole = f'umask 077\n({script}\n) 2>&1; echo "exit=$?"'
+        out = self.host.run(["bash", "-c", whole], timeout=timeout, env=ODD)
+        text, _, code = out.rstrip().rpartition("exit=")
+        return Outcome(code=int(code), text=text)
+
+    def invoke(self, words: str, *, root: str = ROOT, timeout: float = 300) -> Outcome:
+        """Run a task as an operator types it."""
+        line = f"cd {shlex.quote(root)}/current && . .venv/bin/activate && invoke {words}"
+        return self.sh(line, timeout=timeout)
+
+    def untouched(self) -> bool:
+        """Whether the engine has nothing of ours but images."""
+        return (
+            self.sh(
+                "docker ps -aq; docker network ls -q --filter label=org.tracking-bundle.site"
+            ).text
+            == ""
+        )
+
+
+@pytest.fixture(scope="module")
+def spare(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spare]:
+    host = closed.create(Path("/var/tmp/tracking-bundle-faults"), cache=sealed.cache)
+    try:
+        host.start()
+        host.engine_up()
+        made = Spare(host=host)
+        place = host.put(sealed.path, "/media")
+        script = (
+            f"tar -xf {place} --occurrence=1 bootstrap.sh && sh bootstrap.sh {place}"
+            f" --fingerprint {sealed.fingerprint} --root {shlex.quote(ROOT)}"
+        )
+        outcome = made.sh(script)
+        assert outcome.code == 0, outcome.text
+        yield made
+    finally:
+        host.remove()
+
+
+def refused(outcome: Outcome, code: int, *words: str) -> None:
+    """See that a refusal has its exit code, its words and a hint, and no traceback."""
+    assert outcome.code == code, outcome.text
+    assert "Traceback" not in outcome.text
+    assert "hint: " in outcome.text
+    missing = [word for word in words if word not in outcome.text]
+    assert not missing, f"{missing} not in:\n{outcome.text}"
+
+
+@pytest.mark.timeout(300)
+def test_nothing_is_changed_and_all_is_told_where_preconditions_fail(spare: Spare) -> None:
+    site = 'bind = "203.0.113.9"\n[memory]\nmlflow_mb = 262144\n'
+    spare.sh(f"cat > /root/site.toml <<'E'\n{site}E")
+    refused(
+        spare.invoke("install --yes --site /root/site.toml"),
+        3,
+        "203.0.113.9:8443 cannot be listened on",
+        "203.0.113.9:8445 cannot be listened on",
+        "but the limits of the services add up to",
+    )
+    assert spare.untouched()
+    assert spare.sh(f"ls {shlex.quote(ROOT)}").text.split() == ["current", "releases"]
+
+
+@pytest.mark.timeout(120)
+def test_wrong_site_file_is_refused_with_every_mistake(spare: Spare) -> None:
+    spare.sh(
+        'printf \'domian = "a.b"\\ndomain = "my_lab.Internal"\\nbind = 7\\n\' > /root/site.toml'
+    )
+    refused(
+        spare.invoke("install --yes --site /root/site.toml"),
+        2,
+        "domian: unknown key",
+        "Did you mean domain?",
+        "upper case",
+        "7 is not a text",
+    )
+    refused(
+        spare.invoke("install --yes --site /root/none.toml"), 2, "/root/none.toml: cannot be read"
+    )
+    refused(spare.invoke("install --lang fr --yes"), 2, "--lang")
+
+
+@pytest.mark.timeout(120)
+def test_taken_port_names_itself(spare: Spare) -> None:
+    listen = (
+        "python3 -c 'import socket,time; s=socket.socket(); s.bind((\"127.0.0.1\",8444)); s.listen(); time.sleep(60)' &"
+        " other=$!; sleep 1; "
+    )
+    line = f"cd {shlex.quote(ROOT)}/current && . .venv/bin/activate && invoke install --yes; c=$?; kill $other; exit $c"
+    refused(spare.sh(listen + line), 3, "127.0.0.1:8444 cannot be listened on")
+
+
+@pytest.mark.timeout(120)
+def test_absent_engine_and_forbidden_engine_are_told_apart(spare: Spare) -> None:
+    inside = f"cd {shlex.quote(ROOT)}/current && "
+    outcome = spare.sh(f"{inside} DOCKER_HOST=unix:///run/none.sock .venv/bin/invoke install --yes")
+    refused(outcome, 3, "no container engine answers at unix:///run/none.sock")
+    user = "env HOME=/tmp setpriv --reuid 65534 --regid 65534 --clear-groups"
+    outcome = spare.sh(f"{inside} {user} .venv/bin/invoke install --yes")
+    refused(outcome, 3, "permission to talk to the container engine is denied")
+
+
+@pytest.mark.timeout(120)
+def test_project_of_the_same_name_is_refused_and_left_alone(spare: Spare) -> None:
+    spare.sh(
+        "tar -C /bin -c true | docker import - stranger:1 &&"
+        " docker create --name their-web --label com.docker.compose.project=tracking stranger:1 /true"
+    )
+    refused(spare.invoke("install --yes"), 3, "another project called 'tracking'", "their-web")
+    assert spare.sh("docker rm their-web && docker rmi stranger:1").code == 0
+
+
+@pytest.mark.timeout(120)
+def test_volume_of_an_earlier_installation_is_refused(spare: Spare) -> None:
+    spare.sh("docker volume create --label org.tracking-bundle.site=ffffffff tracking_minio")
+    refused(spare.invoke("install --yes"), 3, "tracking_minio", "docker volume rm tracking_minio")
+    assert spare.sh("docker volume rm tracking_minio").code == 0
+
+
+@pytest.mark.timeout(120)
+def test_root_without_room_is_told_in_numbers(spare: Spare, sealed: Sealed) -> None:
+    place = f"/media/{sealed.path.name}"
+    script = (
+        "mkdir -p /mnt/small && mount -t tmpfs -o size=200m tmpfs /mnt/small &&"
+        f" sh bootstrap.sh {place} --fingerprint {sealed.fingerprint} --root /mnt/small/root"
+    )
+    assert spare.sh(script).code == 0
+    refused(spare.invoke("install --yes", root="/mnt/small/root"), 3, "GiB free of 0.5", "Free 0.")
+    assert spare.untouched()
+    spare.sh("umount /mnt/small")
+
+
+@pytest.mark.timeout(60)
+def test_tasks_before_the_installation_say_so(spare: Spare) -> None:
+    for words in ("status", "stop", "verify", "users.list"):
+        refused(spare.invoke(words), 2, "nothing is installed here", "invoke install")
+
+
+@pytest.mark.timeout(1800)
+def test_install_killed_at_any_moment_is_finished_by_the_next(
+    spare: Spare, rng: random.Random, request: pytest.FixtureRequest
+) -> None:
+    """Each round begins on an engine without images and without a trace of the round before."""
+    inside = f"cd {shlex.quote(ROOT)}/current && "
+    moments = [
+        rng.uniform(0.5, INSTALL_S * 0.75)
+        for _ in range(20 if request.config.option.nightly else 2)
+    ]
+    for moment in moments:
+        assert spare.invoke("uninstall --purge --yes").code == 0
+        killed = f"{inside} timeout --signal=KILL {moment:.1f} setsid --wait .venv/bin/invoke install --yes"
+        spare.sh(killed, timeout=INSTALL_S * 3)
+        outcome = spare.invoke("install --yes")
+        assert outcome.code == 0, f"killed after {moment:.1f} s:\n{outcome.text}"
+        assert spare.sh(GREEN).text.strip() == "5", f"killed after {moment:.1f} s"
+
+
+@pytest.mark.timeout(300)
+def test_second_install_changes_nothing(spare: Spare) -> None:
+    list_all = "docker ps -a --no-trunc --format '{{.ID}} {{.Names}} {{.CreatedAt}}' | sort"
+    secrets = f"cd {shlex.quote(ROOT)} && find secrets pki rendered site.toml -type f -exec sha256sum {{}} + | sort"
+    assert spare.invoke("install --yes").code == 0
+    before = spare.sh(list_all).text, spare.sh(secrets).text
+    assert spare.invoke("install --yes").code == 0
+    assert (spare.sh(list_all).text, spare.sh(secrets).text) == before
+
+
+@pytest.mark.timeout(300)
+def test_new_bind_and_name_reach_certificate_and_door(spare: Spare) -> None:
+    spare.sh(
+        f"cat > {shlex.quote(ROOT)}/site.toml <<'E'\ndomain = \"other.internal\"\n[ports]\nmlflow = 9444\nE"
+    )
+    assert spare.invoke("install --yes").code == 0
+    probe = (
+        f"echo | openssl s_client -connect 127.0.0.1:9444 -servername other.internal"
+        f" -CAfile {shlex.quote(ROOT)}/pki/root.crt -verify_hostname other.internal -verify_return_error 2>&1"
+    )
+    assert "Verify return code: 0 (ok)" in spare.sh(probe).text
+    assert spare.invoke("verify --only svc-mlflow").code == 0
+
+
+@pytest.mark.timeout(120)
+def test_second_task_at_once_is_busy(spare: Spare) -> None:
+    inside = f"cd {shlex.quote(ROOT)}/current && "
+    outcome = spare.sh(f"{inside} flock ../../.lock -c '. .venv/bin/activate; invoke stop'")
+    refused(outcome, 7, "another task is running")
+
+
+@pytest.mark.timeout(120)
+def test_interrupt_ends_with_its_own_code(spare: Spare) -> None:
+    inside = f"cd {shlex.quote(ROOT)}/current && "
+    outcome = spare.sh(
+        f"{inside} timeout --preserve-status --signal=INT 4 .venv/bin/invoke install --yes"
+    )
+    assert outcome.code == 130, outcome.text
+    assert "interrupted" in outcome.text
+    assert spare.invoke("install --yes").code == 0
+
+
+@pytest.mark.timeout(400)
+def test_stack_comes_back_after_its_engine_was_killed(spare: Spare) -> None:
+    """Without live-restore the engine gives the containers up: the boot unit's command brings them back."""
+    kill = "kill -9 $(pidof dockerd); sleep 2; (setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &); sleep 5"
+    spare.sh(kill)
+    cron = spare.sh("cat /etc/cron.d/tracking-bundle").text
+    command = re.search(r"@reboot root (.*)", cron)
+    assert command, cron
+    outcome = spare.sh(command[1], timeout=200)
+    assert outcome.code == 0, outcome.text
+    assert spare.sh(GREEN).text.strip() == "5"
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("live_restore", [False, True])
+def test_stack_is_green_by_itself_after_a_power_cut(spare: Spare, live_restore: bool) -> None:
+    flag = "true" if live_restore else "false"
+    spare.sh(f"mkdir -p /etc/docker; echo '{{\"live-restore\": {flag}}}' > /etc/docker/daemon.json")
+    for _ in range(2):  # the first cut makes the setting take effect
+        spare.host.power_cut()
+        spare.host.start()
+        spare.host.engine_up()
+        wait = f'for i in $(seq 90); do [ "$({GREEN})" = 5 ] && exit 0; sleep 1; done; docker ps -a; exit 1'
+        outcome = spare.sh(wait, timeout=150)
+        assert outcome.code == 0, outcome.text
+
+
+@pytest.mark.timeout(400)
+def test_service_that_never_gets_healthy_shows_its_last_words(spare: Spare) -> None:
+    folder = "$(docker volume inspect -f '{{.Mountpoint}}' tracking_postgres)/pgdata"
+    spare.sh(
+        f"cd {shlex.quote(ROOT)}/current && .venv/bin/invoke stop && echo 12 > {folder}/PG_VERSION"
+    )
+    refused(
+        spare.invoke("install --yes"),
+        4,
+        "postgres: is",
+        "database files are incompatible with server",
+        "invoke logs --service postgres",
+    )
+    spare.sh(f"echo 17 > {folder}/PG_VERSION")
+    assert spare.invoke("install --yes").code == 0
+
+
+@pytest.mark.timeout(200)
+def test_uninstall_leaves_data_and_purge_leaves_nothing(spare: Spare) -> None:
+    refused(spare.invoke("uninstall </dev/null"), 2, "--yes")
+    assert spare.invoke("uninstall --yes").code == 0
+    assert "tracking_postgres" in spare.sh("docker volume ls -q").text
+    assert spare.invoke("install --yes").code == 0
+    assert spare.invoke("uninstall --purge --yes").code == 0
+    assert spare.untouched()
+    assert spare.sh("docker volume ls -q; docker images -q; ls /etc/cron.d").text.split() == [
+        "e2scrub_all"
+    ] or ("tracking" not in spare.sh("docker volume ls -q; docker images; ls /etc/cron.d").text)
+    assert spare.sh(f"ls {shlex.quote(ROOT)}").text.split() == ["current", "releases"]
