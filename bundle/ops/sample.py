@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from bundle.tracking.conventions import sha256
 from bundle.tracking.expire import expire_runs, expire_traces
 from bundle.tracking.readback import mlflow_differences, phoenix_differences
 from bundle.tracking.record import Logged, log_sample
@@ -76,7 +77,10 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "run_id": sample.keys["run_id"],
         "bytes": sample.size,
-        "files": {path: len(data) for path, data in sample.files.items()},
+        "files": {path: sha256(data) for path, data in sample.files.items()},
+        "params": len(sample.params),
+        "metrics": len(sample.metrics),
+        "spans": len(sample.steps),
     }
     logged: list[Logged] = []
 
@@ -100,6 +104,8 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):  # the clients talk; standard output is for the answer
+    with contextlib.redirect_stdout(
+        sys.stderr
+    ):  # the clients talk; standard output is for the answer
         result = act(given)
     json.dump(result, sys.stdout)

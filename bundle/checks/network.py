@@ -1,0 +1,284 @@
+"""Network and security: the doors, what is published, and the ways out that must not be."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+
+from bundle.checks.model import Check, Red, Stage, settle
+from bundle.checks.stage import DOORS, inspected, look
+from bundle.gateway_client import Door, door, trust
+from bundle.inside import execute
+from bundle.model import Service
+from bundle.services import gateway
+from bundle.services.names import internal
+
+DAYS_LEFT = 14
+OUTSIDE = (("1.1.1.1", 443), ("8.8.8.8", 53), ("9.9.9.9", 443))
+OUTSIDE_NAMES = ("example.com", "pypi.org")
+PRESIGNED = "/api/2.0/mlflow-artifacts/presigned/0/0/artifacts/x"
+
+# Each line: what was tried, and `open` or `blocked`. The first two are controls, or a broken probe would pass.
+_TRY = """
+say() { if [ "$1" = 0 ]; then echo "$2 open"; else echo "$2 blocked"; fi; }
+tcp() { timeout 4 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null; say $? "tcp $1:$2"; }
+dns() { timeout 4 getent ahostsv4 "$1" >/dev/null; say $? "dns $1"; }
+"""
+_FIND = 'for n in %s; do set -- $(timeout 3 getent ahostsv4 "$n"); echo "$n ${1:-none}"; done'
+
+
+def _days_left(until: datetime.datetime) -> int:
+    return (until - datetime.datetime.now(datetime.timezone.utc)).days
+
+
+def tls_gateway(stage: Stage) -> list[str]:
+    """Each door presents a certificate of our CA for its name that does not end soon."""
+    wrong: list[str] = []
+    evidence: list[str] = []
+    for name in DOORS:
+        target = door(stage.plan, stage.host, name)
+        place = f"{name} https://{target.authority}"
+        try:
+            until = _certificate_end(stage, target)
+        except OSError as error:
+            wrong.append(f"{place}: {error}")
+            continue
+        left = _days_left(until)
+        line = f"{place}: chain and name verified, until {until:%Y-%m-%d} ({left} days)"
+        (evidence if left > DAYS_LEFT else wrong).append(line)
+    return settle(wrong, evidence)
+
+
+def _certificate_end(stage: Stage, target: Door) -> datetime.datetime:
+    with (
+        socket.create_connection((target.address, target.port), timeout=10) as plain,
+        trust(stage.host).wrap_socket(plain, server_hostname=target.name) as secure,
+    ):
+        end = ssl.cert_time_to_seconds(str((secure.getpeercert() or {})["notAfter"]))
+    return datetime.datetime.fromtimestamp(end, datetime.timezone.utc)
+
+
+def tls_hops(stage: Stage) -> list[str]:
+    """Each service inside presents a certificate of our CA for its internal name; Postgres takes nothing plain."""
+    answer = look(stage)
+    wrong: list[str] = []
+    evidence: list[str] = []
+    for name, part in answer["hops"].items():
+        if "error" in part:
+            wrong.append(f"{name}: {part['error']}")
+            continue
+        until = datetime.datetime.fromisoformat(part["found"]["until"])
+        left = _days_left(until)
+        line = (
+            f"{name}: {part['found']['protocol']}, verified, until {until:%Y-%m-%d} ({left} days)"
+        )
+        (evidence if left > DAYS_LEFT else wrong).append(line)
+    plain = answer["plain"]
+    if "error" in plain:
+        wrong.append(f"postgres without TLS: {plain['error']}")
+    else:
+        evidence.append(f"postgres without TLS: {plain['found']}")
+    return settle(wrong, evidence)
+
+
+def net_plain(stage: Stage) -> list[str]:
+    """No door serves plain HTTP."""
+    wrong: list[str] = []
+    evidence: list[str] = []
+    for name in DOORS:
+        target = door(stage.plan, stage.host, name)
+        said = _plain_answer(target)
+        status = re.match(r"HTTP/1\.[01] (\d{3})", said)
+        line = f"http://{target.authority}: {said or 'connection closed'}"
+        (wrong if status and status[1] < "400" else evidence).append(line)
+    return settle(wrong, evidence)
+
+
+def _plain_answer(target: Door) -> str:
+    with socket.create_connection((target.address, target.port), timeout=10) as plain:
+        plain.sendall(f"GET / HTTP/1.1\r\nHost: {target.authority}\r\n\r\n".encode())
+        try:
+            said = plain.recv(200)
+        except ConnectionResetError:
+            said = b""
+    return said.decode("latin-1").partition("\r\n")[0]
+
+
+def net_published(stage: Stage) -> list[str]:
+    """Only the gateway is published, on the site's address and ports, and nothing runs with the host's rights."""
+    site = stage.plan.site
+    wrong: list[str] = []
+    evidence: list[str] = []
+    for service in stage.plan.services:
+        attributes = inspected(stage).get(service.name)
+        if attributes is None:
+            raise Red(f"{service.name}: no container")
+        host = attributes["HostConfig"]
+        bound = sorted(
+            f"{entry['HostIp']}:{entry['HostPort']}"
+            for entries in (attributes["NetworkSettings"]["Ports"] or {}).values()
+            for entry in entries or ()
+        )
+        published = gateway.published(site) if service.name == "gateway" else ()
+        wanted = sorted(f"{site.bind}:{outside}" for outside, _ in published)
+        if bound != wanted:
+            wrong.append(f"{service.name}: published on {bound or 'nothing'}, not on {wanted}")
+        if host["Privileged"] or host["NetworkMode"] == "host" or host["CapAdd"]:
+            wrong.append(f"{service.name}: runs with rights of the host")
+        evidence.append(f"{service.name}: {', '.join(bound) or 'not published'}")
+    return settle(wrong, evidence)
+
+
+def _in_each(stage: Stage, script: str, timeout: float) -> dict[str, list[str]]:
+    """The lines that `script` prints in the container of each service; {port} and {name} are that service's own."""
+
+    def one(service: Service) -> list[str]:
+        own = script.replace("{port}", str(service.port)).replace("{name}", service.names[0])
+        answer = execute(stage.plan, stage.host, service.name, own, timeout=timeout)
+        return [line.strip() for line in answer.splitlines() if line.strip()]
+
+    services = stage.plan.services
+    with ThreadPoolExecutor(max_workers=len(services)) as pool:
+        return {s.name: lines for s, lines in zip(services, pool.map(one, services), strict=True)}
+
+
+def net_egress(stage: Stage) -> list[str]:
+    """No container reaches an outside address or resolves an outside name; each reaches itself, so the probe works."""
+    tries = [f"tcp {host} {port}" for host, port in OUTSIDE] + [f"dns {n}" for n in OUTSIDE_NAMES]
+    script = _TRY + "tcp 127.0.0.1 {port}\ndns {name}\n"
+    script += "".join(f"{line} &\n" for line in tries) + "wait\n"
+    wrong: list[str] = []
+    evidence: list[str] = []
+    for service, lines in _in_each(stage, script, timeout=25).items():
+        if len(lines) != len(tries) + 2 or not all(" open" in line for line in lines[:2]):
+            wrong.append(f"{service}: the probe does not work there: {lines}")
+        wrong += [f"{service}: {line}" for line in lines[2:] if line.endswith("open")]
+        evidence.append(f"{service}: {len(lines) - 2} ways out tried, all blocked")
+    return settle(wrong, evidence)
+
+
+def net_names(stage: Stage) -> list[str]:
+    """Each service resolves the private names of those it shares a network with."""
+    wrong: list[str] = []
+    evidence: list[str] = []
+    for service in stage.plan.services:
+        peers = [
+            internal(stage.plan.site, other.name)
+            for other in stage.plan.services
+            if set(other.networks) & set(service.networks) - {"edge"}
+        ]
+        answer = execute(
+            stage.plan, stage.host, service.name, _FIND % " ".join(peers), timeout=20
+        ).split()
+        found = dict(zip(answer[::2], answer[1::2], strict=True))
+        missing = [name for name in peers if found.get(name, "none") == "none"]
+        wrong += [f"{service.name}: does not resolve {name}" for name in missing]
+        evidence.append(f"{service.name}: resolves {len(peers) - len(missing)} of {len(peers)}")
+    return settle(wrong, evidence)
+
+
+def net_presigned(stage: Stage) -> list[str]:
+    """Clients are not sent to the object store, which has no door of its own."""
+    mlflow = door(stage.plan, stage.host, "mlflow")
+    facts = mlflow.ask("GET", "/api/3.0/mlflow/server-info")
+    told = facts.text.replace(" ", "")
+    offered = re.findall(r'"(multipart_\w+_enabled)":true', told)
+    if facts.status_code != 200 or offered or '"multipart_downloads_enabled":false' not in told:
+        raise Red(
+            f"server-info, status {facts.status_code}: offers {offered or 'nothing readable'}"
+        )
+    login = ("verify", stage.store["VERIFY_MLFLOW_PASSWORD"].reveal())
+    status = mlflow.ask("GET", PRESIGNED, auth=login).status_code
+    if status != 404:
+        raise Red(f"{PRESIGNED}: status {status}, not 404")
+    return ["server-info offers no direct downloads or uploads", f"{PRESIGNED}: 404"]
+
+
+CHECKS = (
+    Check(
+        id="net-egress",
+        group="network",
+        title={
+            "ko": "컨테이너에서 외부로 나가는 길이 없음 (TCP, DNS)",
+            "en": "No way out of any container (TCP, DNS)",
+        },
+        hint={
+            "ko": "rendered/compose.yaml을 손으로 고쳤다면 invoke install로 되돌리고, 호스트 방화벽을 확인하십시오.",
+            "en": "invoke install puts an edited rendered/compose.yaml back; look at the host's firewall too.",
+        },
+        probe=net_egress,
+    ),
+    Check(
+        id="net-published",
+        group="network",
+        title={"ko": "게이트웨이만 공개됨", "en": "Only the gateway is published"},
+        hint={
+            "ko": "invoke install을 다시 실행하십시오. 다른 공개 포트는 직접 만든 것입니다.",
+            "en": "Run invoke install again; any other published port was made by hand.",
+        },
+        probe=net_published,
+    ),
+    Check(
+        id="net-plain",
+        group="network",
+        title={"ko": "평문 HTTP를 받지 않음", "en": "Plain HTTP is refused"},
+        hint={
+            "ko": "rendered/gateway/nginx.conf를 invoke install로 되돌리십시오.",
+            "en": "Put rendered/gateway/nginx.conf back by invoke install.",
+        },
+        probe=net_plain,
+    ),
+    Check(
+        id="net-names",
+        group="network",
+        title={"ko": "내부 이름이 내부에서 해석됨", "en": "Private names resolve inside"},
+        hint={
+            "ko": "invoke stop, invoke start로 네트워크를 다시 만드십시오.",
+            "en": "Make the networks anew by invoke stop and invoke start.",
+        },
+        probe=net_names,
+    ),
+    Check(
+        id="net-presigned",
+        group="network",
+        title={
+            "ko": "클라이언트를 오브젝트 저장소로 직접 보내지 않음",
+            "en": "Clients are never sent to the object store",
+        },
+        hint={
+            "ko": "rendered/gateway/nginx.conf를 invoke install로 되돌리십시오.",
+            "en": "Put rendered/gateway/nginx.conf back by invoke install.",
+        },
+        probe=net_presigned,
+    ),
+    Check(
+        id="tls-gateway",
+        group="network",
+        title={
+            "ko": "공개 주소의 TLS 인증서: 사설 CA, 이름, 만료 14일 초과",
+            "en": "TLS at the doors: own CA, right name, more than 14 days left",
+        },
+        hint={
+            "ko": "invoke install이 만료가 가까운 인증서를 새로 발급합니다.",
+            "en": "invoke install issues anew what ends soon.",
+        },
+        probe=tls_gateway,
+    ),
+    Check(
+        id="tls-hops",
+        group="network",
+        title={
+            "ko": "내부 구간의 TLS: 사설 CA, 이름, 만료 14일 초과; Postgres는 평문 거부",
+            "en": "TLS on every inner hop: own CA, right name, more than 14 days left; Postgres takes nothing plain",
+        },
+        hint={
+            "ko": "invoke install이 인증서를 새로 발급한 뒤 해당 서비스를 다시 시작하십시오.",
+            "en": "invoke install issues certificates anew; then restart the service named.",
+        },
+        probe=tls_hops,
+        timeout=40,
+    ),
+)

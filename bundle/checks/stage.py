@@ -1,0 +1,134 @@
+"""What several probes look at, found out once a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bundle.checks.model import Red, Stage
+from bundle.environment import client_environment
+from bundle.errors import CommandError
+from bundle.gateway_client import address
+from bundle.inside import ask, inspect
+from bundle.model import Secret
+from bundle.services.mlflow import BUCKET
+from bundle.services.names import ROOT_CA, internal, public
+
+DOORS = ("portal", "mlflow", "phoenix")
+EXPERIMENT = "tracking-bundle-verify"
+OWN = "verify"
+
+
+def secret(stage: Stage, name: str) -> Secret:
+    """A stored secret.
+
+    Raises Red when the store lacks it.
+    """
+    if name not in stage.store:
+        raise Red(f"secrets/store/{name} is missing")
+    return stage.store[name]
+
+
+def inspected(stage: Stage) -> dict[str, dict[str, Any]]:
+    """What the engine says of each service's container."""
+    found: dict[str, dict[str, Any]] = stage.notes.once(
+        "inspect", lambda: inspect(stage.plan, stage.host)
+    )
+    return found
+
+
+def part(answer: dict[str, Any], name: str) -> Any:
+    """What a one-off container found in one of its parts.
+
+    Raises Red when that part could not look.
+    """
+    if "error" in answer[name]:
+        raise Red(f"{name}: {answer[name]['error']}")
+    return answer[name]["found"]
+
+
+def look(stage: Stage) -> dict[str, Any]:
+    """The stores as they look from inside (see bundle.ops.stores)."""
+    plan = stage.plan
+    servers = [
+        {"name": s.names[0], "port": s.port, "starttls": s.name == "postgres"}
+        for s in plan.services
+        if "data" in s.networks
+    ]
+    request = {
+        "root_ca": ROOT_CA,
+        "database": internal(plan.site, "postgres"),
+        "endpoint": f"{internal(plan.site, 'minio')}:9000",
+        "key": secret(stage, "MINIO_ROOT_USER").reveal(),
+        "secret": secret(stage, "MINIO_ROOT_PASSWORD").reveal(),
+        "servers": servers,
+        "roles": [_role(stage, database.role) for database in plan.databases],
+    }
+    answer: dict[str, Any] = stage.notes.once(
+        "look", lambda: ask(plan, stage.host, "stores", request, timeout=35)
+    )
+    return answer
+
+
+def _role(stage: Stage, role: str) -> dict[str, str]:
+    database = next(d for d in stage.plan.databases if d.role == role)
+    password = secret(stage, database.secret).reveal()
+    return {"role": role, "name": database.name, "password": password}
+
+
+def run_sample(stage: Stage) -> dict[str, Any]:
+    """Log the sample run through the doors, as a user would, and read it back (see bundle.ops.sample)."""
+    plan = stage.plan
+    variables = client_environment(
+        plan.site,
+        user=OWN,
+        password=secret(stage, "VERIFY_MLFLOW_PASSWORD"),
+        key=secret(stage, "VERIFY_PHOENIX_API_KEY"),
+        certificate=ROOT_CA,
+    )
+    request = {
+        "environment": variables | {"MLFLOW_EXPERIMENT_NAME": EXPERIMENT},
+        "version": stage.release.manifest.version,
+    }
+    hosts = {public(plan.site, name): address(plan) for name in DOORS}
+    answer: dict[str, Any] = stage.notes.once(
+        "sample",
+        lambda: ask(plan, stage.host, "sample", request, timeout=85, network="host", hosts=hosts),
+    )
+    return answer
+
+
+def sample_part(stage: Stage, name: str) -> dict[str, Any]:
+    """What the sample run left, when the part `name` of it found nothing wrong.
+
+    Raises Red with what it found.
+    """
+    answer = run_sample(stage)
+    if name not in answer["findings"]:
+        raise Red("the run was not logged, so there is nothing to read back")
+    if wrong := answer["findings"][name]:
+        raise Red(*wrong)
+    return answer
+
+
+def find_rows(stage: Stage) -> dict[str, Any]:
+    """Where the sample run came to lie, asked of the stores (see bundle.ops.rows)."""
+    sample = run_sample(stage)
+    if "mlflow_run_id" not in sample:
+        raise CommandError("the sample run was not logged")
+    request = {
+        "root_ca": ROOT_CA,
+        "database": internal(stage.plan.site, "postgres"),
+        "endpoint": f"{internal(stage.plan.site, 'minio')}:9000",
+        "mlflow": _role(stage, "mlflow"),
+        "phoenix": _role(stage, "phoenix"),
+        "run": sample["mlflow_run_id"],
+        "traces": list(sample["traces"].values()),
+        "key": secret(stage, "S3_MLFLOW_KEY").reveal(),
+        "secret": secret(stage, "S3_MLFLOW_SECRET").reveal(),
+        "bucket": BUCKET,
+        "prefix": f"{sample['experiment_id']}/{sample['mlflow_run_id']}/artifacts/",
+    }
+    answer: dict[str, Any] = stage.notes.once(
+        "rows", lambda: ask(stage.plan, stage.host, "rows", request, timeout=35)
+    )
+    return answer

@@ -1,0 +1,78 @@
+"""Looking into the running stack: what the engine says of its containers, commands inside them, one-off containers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bundle.engine import PROJECT_LABEL, OneOff
+from bundle.errors import CommandError
+from bundle.host import Host
+from bundle.plan import OPS_UID, Plan
+from bundle.services.names import ROOT_CA
+from bundle.site import SITE_LABEL
+
+SERVICE_LABEL = PROJECT_LABEL.removesuffix("project") + "service"
+ONE_OFF_LABEL = PROJECT_LABEL.removesuffix("project") + "oneoff"
+
+
+def inspect(plan: Plan, host: Host) -> dict[str, dict[str, Any]]:
+    """Everything that the engine says of each service's container.
+
+    Raises PreconditionError when no engine answers.
+    """
+    wanted: dict[str, str | list[str] | bool] = {"label": [f"{PROJECT_LABEL}={plan.project}", f"{ONE_OFF_LABEL}=False"]}
+    containers = host.engine.api.containers.list(all=True, filters=wanted, ignore_removed=True)
+    return {c.attrs["Config"]["Labels"].get(SERVICE_LABEL, ""): dict(c.attrs) for c in containers}
+
+
+def execute(plan: Plan, host: Host, service: str, script: str, *, timeout: float) -> str:
+    """Run `script` by bash inside the container of `service`; its standard output.
+
+    Raises CommandError when the container does not run, or the script fails.
+    """
+    return host.engine.compose(
+        plan.project,
+        host.path("rendered", "compose.yaml"),
+        ["exec", "-T", service, "bash", "-c", script],
+        timeout=timeout,
+    )
+
+
+def ask(
+    plan: Plan,
+    host: Host,
+    module: str,
+    request: Mapping[str, Any],
+    *,
+    timeout: float,
+    network: str = "",
+    hosts: Mapping[str, str] | None = None,
+) -> Any:
+    """Run `bundle.ops.<module>` in a one-off container: `request` on standard input, the answer on standard output.
+
+    `network`: empty for the stack's data network; `hosts`: addresses by name that it shall know.
+
+    Raises CommandError when it fails or gives no answer.
+    """
+    answer = host.engine.one_off(
+        OneOff(
+            image=plan.image("ops"),
+            arguments=("-m", f"bundle.ops.{module}"),
+            user=OPS_UID,
+            network=network or f"{plan.project}_data",
+            hosts=dict(hosts or {}),
+            labels={SITE_LABEL: plan.id},
+            binds={str(host.path("pki", "root.crt")): ROOT_CA},
+            environment={"HOME": "/tmp", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        ),
+        text=json.dumps(request),
+        timeout=timeout,
+    )
+    try:
+        return json.loads(answer)
+    except ValueError as error:
+        raise CommandError(
+            f"bundle.ops.{module} gave no answer", hint="Run again with --debug."
+        ) from error
