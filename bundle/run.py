@@ -85,8 +85,7 @@ def _run_quiet(
         return subprocess.run(
             list(command),
             **given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             encoding="utf-8",
             errors="replace",
@@ -145,11 +144,11 @@ def _run_streamed(
 
 def _follow(child: subprocess.Popen[str], timeout: float) -> list[str]:
     """Show the lines of `child` until it ends; one that hangs without a word is ended too."""
+    assert child.stdout is not None
     lines: list[str] = []
     watchdog = threading.Timer(timeout, child.kill)
     watchdog.start()
     try:
-        assert child.stdout is not None
         for text in child.stdout:
             lines.append(text.rstrip("\n"))
             log.debug("  | %s", lines[-1])
@@ -159,6 +158,7 @@ def _follow(child: subprocess.Popen[str], timeout: float) -> list[str]:
         if child.poll() is None:
             child.kill()
             child.wait()
+        child.stdout.close()
     return lines
 
 
@@ -229,9 +229,8 @@ class Progress:
             return
         rate = self.done / max(time.monotonic() - self._start, 0.001)
         share = 100 * self.done / max(self.total, 1)
-        sys.stderr.write(
-            f"  {self.title}: {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB ({share:.0f} %, {rate / 1e6:,.0f} MB/s){end}"
-        )
+        done = f"{self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB"
+        sys.stderr.write(f"  {self.title}: {done} ({share:.0f} %, {rate / 1e6:,.0f} MB/s){end}")
         sys.stderr.flush()
 
     def close(self) -> None:
