@@ -73,7 +73,7 @@ def kept_stack(sealed: Sealed, key: str) -> Stack | None:
     kept = Stack(host=ClosedHost(folder=FOLDER), sealed=sealed, record=record)
     try:
         kept.up()
-    except BundleError:
+    except (BundleError, AssertionError):
         return None
     return kept
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bundle import rehearse
 from bundle.closed import ClosedHost
+from bundle.engine import Container
+from bundle.plan import PROJECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,26 @@ class Stack:
         line = f'cd {rehearse.PRODUCT_ROOT}/current && . .venv/bin/activate && exec invoke "$@"'
         return self.host.run(["sh", "-c", line, "sh", *words], timeout=timeout, check=check)
 
-    def up(self) -> None:
-        """Switched on, every service healthy."""
+    def containers(self) -> dict[str, Container]:
+        """Each container of the stack by its service, the stopped ones too."""
+        return self.host.engine.containers(PROJECT)
+
+    def up(self) -> float:
+        """Switched on, every service healthy by itself; the seconds that took.
+
+        Raises AssertionError when one is not within two minutes.
+        """
+        begin = time.monotonic()
         self.host.start()
         self.host.engine_up()
-        self.invoke("install", "--yes", timeout=300)
+        while not healthy(found := self.containers()):
+            assert time.monotonic() - begin < 120, found
+            time.sleep(1)
+        return time.monotonic() - begin
+
+
+def healthy(containers: dict[str, Container]) -> bool:
+    """Whether there are containers, and each runs and is healthy."""
+    return bool(containers) and all(
+        (one.state, one.health) == ("running", "healthy") for one in containers.values()
+    )
