@@ -195,7 +195,7 @@ def test_install_killed_at_any_moment_is_finished_by_the_next(
     inside = f"cd {shlex.quote(ROOT)}/current && "
     moments = [
         rng.uniform(0.5, INSTALL_S * 0.75)
-        for _ in range(20 if request.config.option.nightly else 2)
+        for _ in range(10 if request.config.option.nightly else 2)
     ]
     for moment in moments:
         assert spare.invoke("uninstall --purge --yes").code == 0
