@@ -9,19 +9,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import os
 from collections.abc import Mapping
-from typing import Any
 
-from bundle.engine import OneOff
 from bundle.errors import CommandError
 from bundle.host import Host
+from bundle.inside import ask
 from bundle.model import Database, Secret
-from bundle.plan import OPS_UID, Plan
+from bundle.plan import Plan
 from bundle.services.names import ROOT_CA, internal
 
 SCRAM_ITERATIONS = 4096
+OPS_WITHIN_S = 120
 
 
 def scram(password: Secret) -> str:
@@ -87,33 +86,6 @@ def make_databases(plan: Plan, host: Host, store: Mapping[str, Secret]) -> None:
     )
 
 
-def ops(
-    plan: Plan, host: Host, module: str, request: Mapping[str, Any], *, timeout: float = 120
-) -> Any:
-    """Run `bundle.ops.<module>` in a one-off container on the data network: `request` in, answer out.
-
-    Raises CommandError when it fails.
-    """
-    answer = host.engine.one_off(
-        OneOff(
-            image=plan.image("ops"),
-            arguments=("-m", f"bundle.ops.{module}"),
-            user=OPS_UID,
-            network=f"{plan.project}_data",
-            labels={"org.tracking-bundle.site": plan.id},
-            binds={str(host.path("secrets", "minio", "root.crt")): ROOT_CA},
-        ),
-        text=json.dumps(request),
-        timeout=timeout,
-    )
-    try:
-        return json.loads(answer)
-    except ValueError as error:
-        raise CommandError(
-            f"bundle.ops.{module} gave no answer", hint="Run again with --debug."
-        ) from error
-
-
 def make_buckets(plan: Plan, host: Host, store: Mapping[str, Secret]) -> list[str]:
     """Make buckets, users and policies so; returns the buckets that are new.
 
@@ -137,7 +109,7 @@ def make_buckets(plan: Plan, host: Host, store: Mapping[str, Secret]) -> list[st
         "secret": store["MINIO_ROOT_PASSWORD"].reveal(),
         "buckets": buckets,
     }
-    return list(ops(plan, host, "buckets", request)["made"])
+    return list(ask(plan, host, "buckets", request, timeout=OPS_WITHIN_S)["made"])
 
 
 def check_separation(plan: Plan, host: Host, store: Mapping[str, Secret]) -> None:
@@ -150,7 +122,7 @@ def check_separation(plan: Plan, host: Host, store: Mapping[str, Secret]) -> Non
         for d in plan.databases
     ]
     request = {"host": internal(plan.site, "postgres"), "root_ca": ROOT_CA, "roles": roles}
-    for role, found in ops(plan, host, "databases", request).items():
+    for role, found in ask(plan, host, "databases", request, timeout=OPS_WITHIN_S).items():
         wanted = [database.name for database in plan.databases if database.role == role]
         if found != wanted:
             raise CommandError(

@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import docker
 import requests
 
 from bundle.errors import CommandError, PreconditionError
-from bundle.model import Image
+from bundle.model import Container, EngineFacts, Image, OneOff
 from bundle.run import run
 
 MINIMUM_SERVER = (24, 0)
@@ -51,57 +51,6 @@ def find_client(plugin: str) -> str:
     raise PreconditionError(
         "docker not found, needed to run the containers", hint="Install Docker Engine 24 or newer."
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OneOff:
-    """A container that does one thing and goes: no writable root, no rights, nothing in its arguments that is secret."""
-
-    image: str
-    arguments: tuple[str, ...]
-    user: int
-    network: str
-    memory_mb: int = 1024
-    labels: dict[str, str] = field(default_factory=dict)
-    hosts: dict[str, str] = field(default_factory=dict)
-    binds: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Container:
-    """A service's container as the engine sees it: `health` is empty where nothing is probed."""
-
-    name: str
-    image: str
-    state: str
-    health: str
-    restarts: int
-    started: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineFacts:
-    """What an engine says of itself: versions, bytes of memory, and whose names and ports are taken.
-
-    `ports`: (project, port) of every published port; `strangers`: containers of a project of our name from elsewhere;
-    `volumes`: the site's label by volume name.
-    """
-
-    version: str
-    compose: str
-    arch: str
-    memory: int
-    folder: str
-    memory_limit: bool
-    pids_limit: bool
-    forwarding: bool
-    live_restore: bool
-    security: str
-    api: tuple[int, ...]
-    ports: frozenset[tuple[str, int]]
-    strangers: tuple[str, ...]
-    volumes: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,9 +179,8 @@ class Engine:
         for source, target in wanted.binds.items():
             mount = ["type=bind", f"source={source}", f"target={target}", "readonly"]
             line = io.StringIO()
-            csv.writer(line, lineterminator="").writerow(
-                mount
-            )  # the client reads this option as CSV
+            # the client reads this option as CSV
+            csv.writer(line, lineterminator="").writerow(mount)
             options += ["--mount", line.getvalue()]
         for key, value in wanted.environment.items():
             options += ["--env", f"{key}={value}"]
@@ -244,10 +192,6 @@ class Engine:
         Raises PreconditionError when no engine answers.
         """
         info, version = self.api.info(), self.api.version()
-        try:
-            compose = self.client(["compose", "version", "--short"], timeout=30).strip()
-        except PreconditionError:
-            compose = ""
         containers = self.api.api.containers(all=True)
         ports = {
             (container["Labels"].get(PROJECT_LABEL, ""), port["PublicPort"])
@@ -264,7 +208,7 @@ class Engine:
         volumes = self.api.api.volumes()["Volumes"] or []
         return EngineFacts(
             version=version["Version"],
-            compose=compose,
+            compose=self._compose_version(),
             arch=version["Arch"],
             memory=info["MemTotal"],
             folder=info["DockerRootDir"],
@@ -280,6 +224,13 @@ class Engine:
                 volume["Name"]: (volume["Labels"] or {}).get(site_label, "") for volume in volumes
             },
         )
+
+    def _compose_version(self) -> str:
+        """The version of the compose plugin; empty when there is none."""
+        try:
+            return self.client(["compose", "version", "--short"], timeout=30).strip()
+        except PreconditionError:
+            return ""
 
     def containers(self, project: str) -> dict[str, Container]:
         """The containers of `project` by service, one-off ones left out."""

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bundle.engine import PROJECT_LABEL, OneOff
+from bundle.engine import PROJECT_LABEL
 from bundle.errors import CommandError
 from bundle.host import Host
+from bundle.model import OneOff
 from bundle.plan import OPS_UID, Plan
 from bundle.services.names import ROOT_CA
 from bundle.site import SITE_LABEL
@@ -22,7 +23,9 @@ def inspect(plan: Plan, host: Host) -> dict[str, dict[str, Any]]:
 
     Raises PreconditionError when no engine answers.
     """
-    wanted: dict[str, str | list[str] | bool] = {"label": [f"{PROJECT_LABEL}={plan.project}", f"{ONE_OFF_LABEL}=False"]}
+    wanted: dict[str, str | list[str] | bool] = {
+        "label": [f"{PROJECT_LABEL}={plan.project}", f"{ONE_OFF_LABEL}=False"]
+    }
     containers = host.engine.api.containers.list(all=True, filters=wanted, ignore_removed=True)
     return {c.attrs["Config"]["Labels"].get(SERVICE_LABEL, ""): dict(c.attrs) for c in containers}
 

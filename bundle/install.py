@@ -7,9 +7,9 @@ from pathlib import Path
 
 from bundle import pki, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
-from bundle.engine import Container
 from bundle.errors import CommandError
 from bundle.host import Host, make_folder
+from bundle.model import Container
 from bundle.plan import Plan
 from bundle.run import log, tail
 from bundle.templates import render

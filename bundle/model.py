@@ -186,3 +186,54 @@ class Result:
             "evidence": list(self.evidence),
             "hint": self.hint,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneOff:
+    """A container that does one thing and goes: no writable root, no rights, no secret in its arguments."""
+
+    image: str
+    arguments: tuple[str, ...]
+    user: int
+    network: str
+    memory_mb: int = 1024
+    labels: dict[str, str] = field(default_factory=dict)
+    hosts: dict[str, str] = field(default_factory=dict)
+    binds: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A service's container as the engine sees it: `health` is empty where nothing is probed."""
+
+    name: str
+    image: str
+    state: str
+    health: str
+    restarts: int
+    started: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """What an engine says of itself: versions, bytes of memory, and whose names and ports are taken.
+
+    `ports`: (project, port) of every published port; `strangers`: containers of a project of our name from elsewhere;
+    `volumes`: the site's label by volume name.
+    """
+
+    version: str
+    compose: str
+    arch: str
+    memory: int
+    folder: str
+    memory_limit: bool
+    pids_limit: bool
+    forwarding: bool
+    live_restore: bool
+    security: str
+    api: tuple[int, ...]
+    ports: frozenset[tuple[str, int]]
+    strangers: tuple[str, ...]
+    volumes: Mapping[str, str]

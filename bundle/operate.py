@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import pki
-from bundle.engine import Container
 from bundle.errors import ConfigError, PreconditionError
 from bundle.host import Host, write_file
+from bundle.model import Container
 from bundle.plan import Plan
 from bundle.run import run
 from bundle.services.names import public, url

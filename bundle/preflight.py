@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.engine import MINIMUM_SERVER, EngineFacts
+from bundle.engine import MINIMUM_SERVER
 from bundle.errors import BundleError, Problem
 from bundle.host import Host
+from bundle.model import EngineFacts
 from bundle.plan import Plan
 
 MINIMUM_COMPOSE = (2, 20)

@@ -12,8 +12,8 @@ import pytest
 
 from bundle import preflight
 from bundle.config import parse_site
-from bundle.engine import EngineFacts
 from bundle.host import Host
+from bundle.model import EngineFacts
 from bundle.plan import Plan, make_plan
 from bundle.preflight import GIB, Release, Row
 
@@ -33,7 +33,7 @@ def facts(folder: Path, **changes: object) -> EngineFacts:
         live_restore=True,
         security="name=seccomp,profile=builtin",
         api=(1, 45),
-        ports=frozenset(),
+        ports=frozenset({("tracking", 8443), ("tracking", 8444), ("tracking", 8445)}),
         strangers=(),
         volumes={},
     )
@@ -92,8 +92,7 @@ def test_each_fact_can_be_red(
 
 
 def test_own_volumes_and_ports_are_no_problem(plan: Plan, tmp_path: Path) -> None:
-    ports = frozenset({("tracking", 8443), ("tracking", 8444), ("tracking", 8445)})
-    mine = facts(tmp_path, volumes={"tracking_minio": plan.id, "other": "x"}, ports=ports)
+    mine = facts(tmp_path, volumes={"tracking_minio": plan.id, "other": "x"})
     rows = preflight.preflight(plan, Host(root=tmp_path), mine, RELEASE)
     assert not {"volumes", "port 8443", "port 8444", "port 8445"} & set(red(rows))
 
@@ -105,13 +104,13 @@ def test_taken_port_is_named_with_its_address(tmp_path: Path) -> None:
         number = taken.getsockname()[1]
         site = parse_site(f'domain = "a.b"\n[ports]\nmlflow = {number}')
         plan = make_plan(site, site_id="x", version="1")
-        found = red(preflight.check_ports(plan, facts(tmp_path)))
+        found = red(preflight.check_ports(plan, facts(tmp_path, ports=frozenset())))
     assert f"127.0.0.1:{number} cannot be listened on" in found[f"port {number}"]
 
 
 def test_address_that_this_host_does_not_have_is_a_problem(tmp_path: Path) -> None:
     plan = make_plan(parse_site('domain = "a.b"\nbind = "203.0.113.7"'), site_id="x", version="1")
-    assert len(red(preflight.check_ports(plan, facts(tmp_path)))) == 3
+    assert len(red(preflight.check_ports(plan, facts(tmp_path, ports=frozenset())))) == 3
 
 
 def test_room_is_added_up_where_file_systems_are_one(tmp_path: Path) -> None:

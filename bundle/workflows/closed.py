@@ -10,9 +10,9 @@ from pathlib import Path
 from bundle import checks, install, intake, manifest, operate, preflight, site, users, vault
 from bundle.config import SiteConfig
 from bundle.console import confirm, table
-from bundle.engine import EngineFacts
 from bundle.errors import CheckFailedError, PreconditionError
 from bundle.host import Host
+from bundle.model import EngineFacts
 from bundle.plan import PROJECT, Plan, make_plan
 from bundle.run import log, step
 from bundle.words import say

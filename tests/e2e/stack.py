@@ -9,7 +9,7 @@ from typing import Any
 
 from bundle import rehearse
 from bundle.closed import ClosedHost
-from bundle.engine import Container
+from bundle.model import Container
 from bundle.plan import PROJECT
 
 

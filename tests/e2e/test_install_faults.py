@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.e2e.stack import Sealed
 
 from bundle import closed
 from bundle.closed import ClosedHost
+from tests.e2e.stack import Sealed
 
 ROOT = "/srv/추적 스택 1"
 NOWHERE = "http://127.0.0.1:9"
