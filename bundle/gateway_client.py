@@ -95,7 +95,9 @@ def door(plan: Plan, host: Host, service: str, timeout: float = TIMEOUT_S) -> Do
 
     Raises CommandError when the root certificate cannot be read.
     """
-    client = httpx.Client(verify=trust(host), trust_env=False, timeout=timeout)
+    # A connection a request: none is left open, and none is met that the server has closed in the meantime.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    client = httpx.Client(verify=trust(host), trust_env=False, timeout=timeout, limits=limits)
     return Door(
         service=service,
         name=public(plan.site, service),
