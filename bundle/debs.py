@@ -82,14 +82,20 @@ class Archive:
     mirror: str = ""
 
     def apt(
-        self, program: str, arguments: Sequence[str], *, timeout: float, cwd: Path | None = None
+        self,
+        program: str,
+        arguments: Sequence[str],
+        *,
+        timeout: float,
+        cwd: Path | None = None,
+        check: bool = True,
     ) -> str:
         """Run one of apt's programs with the private configuration on top of the host's.
 
         Raises CommandError when it fails.
         """
         command = [program, f"--config-file={self.folder / 'apt.conf'}", *arguments]
-        return run(command, timeout=timeout, cwd=cwd)
+        return run(command, timeout=timeout, cwd=cwd, check=check)
 
     def update(self) -> None:
         """Write the private configuration and read the archive's indexes, checked by Debian's keys.
@@ -151,13 +157,15 @@ class Archive:
         out = self.apt("apt-get", ["install", "--print-uris", "--yes", "-qq", *names], timeout=120)
         pattern = r"^'[^']*' ([^\s_]+)_([^\s_]+)_\S+\.deb \d+"
         pairs = [
-            (name, version.replace("%3a", ":")) for name, version in re.findall(pattern, out, re.MULTILINE)
+            (name, version.replace("%3a", ":"))
+            for name, version in re.findall(pattern, out, re.MULTILINE)
         ]
         return tuple(sorted(set(self.describe(pairs))))
 
     def describe(self, pairs: Sequence[tuple[str, str]]) -> list[Deb]:
         """The archive's facts about packages in one version; those that it does not have are left out."""
-        out = self.apt("apt-cache", ["show", *sorted({name for name, _ in pairs})], timeout=120)
+        names = sorted({name for name, _ in pairs})
+        out = self.apt("apt-cache", ["show", *names], timeout=120, check=False)
         wanted, found = set(pairs), []
         for stanza in out.split("\n\n"):
             fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", stanza, re.MULTILINE))
