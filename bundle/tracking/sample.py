@@ -182,44 +182,30 @@ def _files(
 
 def _steps(keys: dict[str, str], scores: dict[str, float]) -> tuple[Step, ...]:
     """The RAG steps of the first case: what was asked, found, answered and scored."""
-    question, answer, context = CASES[0].question, CASES[0].answer, CASES[0].context
-    shared = {"run_id": keys["run_id"]}
-    prompt = PROMPT.format(context=context, question=question)
+    case, shared = CASES[0], {"run_id": keys["run_id"]}
+    asked = {"input.value": case.question}
+    found = {
+        "retrieval.documents.0.document.id": "clause-5",
+        "retrieval.documents.0.document.content": case.context,
+        "retrieval.documents.0.document.score": 0.87,
+    }
+    prompt = PROMPT.format(context=case.context, question=case.question)
+    generated = {
+        "llm.model_name": MODEL,
+        "llm.input_messages.0.message.role": "user",
+        "llm.input_messages.0.message.content": prompt,
+        "llm.output_messages.0.message.role": "assistant",
+        "llm.output_messages.0.message.content": case.answer,
+        "llm.token_count.prompt": 64,
+        "llm.token_count.completion": 21,
+        "llm.token_count.total": 85,
+    }
+    scored = {"output.value": canonical(scores).decode()}
     return (
         Step(
-            name="evaluate",
-            kind="CHAIN",
-            attributes={**keys, "input.value": question, "output.value": answer},
+            name="evaluate", kind="CHAIN", attributes=keys | asked | {"output.value": case.answer}
         ),
-        Step(
-            name="retrieve",
-            kind="RETRIEVER",
-            attributes={
-                **shared,
-                "input.value": question,
-                "retrieval.documents.0.document.id": "clause-5",
-                "retrieval.documents.0.document.content": context,
-                "retrieval.documents.0.document.score": 0.87,
-            },
-        ),
-        Step(
-            name="generate",
-            kind="LLM",
-            attributes={
-                **shared,
-                "llm.model_name": MODEL,
-                "llm.input_messages.0.message.role": "user",
-                "llm.input_messages.0.message.content": prompt,
-                "llm.output_messages.0.message.role": "assistant",
-                "llm.output_messages.0.message.content": answer,
-                "llm.token_count.prompt": 64,
-                "llm.token_count.completion": 21,
-                "llm.token_count.total": 85,
-            },
-        ),
-        Step(
-            name="score",
-            kind="EVALUATOR",
-            attributes={**shared, "output.value": canonical(scores).decode()},
-        ),
+        Step(name="retrieve", kind="RETRIEVER", attributes={**shared, **asked, **found}),
+        Step(name="generate", kind="LLM", attributes={**shared, **generated}),
+        Step(name="score", kind="EVALUATOR", attributes={**shared, **scored}),
     )
