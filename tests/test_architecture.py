@@ -176,7 +176,7 @@ def test_imports_point_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=ids)
 def test_imports_are_written_in_full(path: Path) -> None:
-    """Only the library that will be a wheel of its own names its parts relatively, and it names nothing else of ours."""
+    """Only the library that will be a wheel of its own names its parts relatively, and nothing else of ours."""
     relative = [
         node.lineno
         for node in ast.walk(parse(path))

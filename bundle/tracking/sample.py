@@ -131,14 +131,11 @@ def make_sample(run_id: str, pipeline_version: str) -> Sample:
     check_keys(keys)
     check_metrics(metrics)
     check_folders(list(files))
-    figures = {
-        **metrics["scores"],
-        **{f"overall_{k}": v for k, v in metrics["aggregations"].items()},
-    }
+    overall = {f"overall_{name}": value for name, value in metrics["aggregations"].items()}
     return Sample(
         keys=keys,
         params={**keys, **{name: str(value) for name, value in config.items()}},
-        metrics=figures,
+        metrics={**metrics["scores"], **overall},
         tags={**keys, **snapshot_tags(snapshots), "tracker": "mlflow+phoenix"},
         files=files,
         steps=_steps(keys, metrics["scores"]),
