@@ -17,6 +17,7 @@ from bundle.errors import BundleError, Problem
 from bundle.host import Host
 from bundle.model import EngineFacts
 from bundle.plan import Plan
+from bundle.words import say
 
 MINIMUM_COMPOSE = (2, 20)
 GIB = 1 << 30
@@ -58,8 +59,11 @@ def check_rights() -> Row:
         "user",
         f"uid {uid}",
         uid == 0,
-        f"uid {uid} cannot own files for the services",
-        "Run as root (sudo).",
+        say(
+            f"uid {uid} cannot own files for the services",
+            f"uid {uid}는 서비스에 파일을 줄 수 없습니다",
+        ),
+        say("Run as root (sudo).", "root 권한(sudo)으로 실행하십시오."),
     )
 
 
@@ -73,8 +77,8 @@ def check_root(host: Host) -> Row:
         "folder",
         str(host.root),
         ok,
-        f"{folder} cannot be written",
-        "Choose another --root, or change its rights.",
+        say(f"{folder} cannot be written", f"{folder}에 쓸 수 없습니다"),
+        say("Choose another --root, or change its rights.", "--root를 바꾸거나 권한을 고치십시오."),
     )
 
 
@@ -82,12 +86,16 @@ def check_server(facts: EngineFacts) -> Row:
     """The engine itself, not its client, is new enough."""
     need = ".".join(map(str, MINIMUM_SERVER))
     found = tuple(int(part) for part in re.findall(r"\d+", facts.version)[:2])
-    hint = f"Install Docker Engine {need} or newer."
+    hint = say(
+        f"Install Docker Engine {need} or newer.", f"Docker Engine {need} 이상을 설치하십시오."
+    )
     return _row(
         "engine",
         facts.version,
         found >= MINIMUM_SERVER,
-        f"{facts.version} is older than {need}",
+        say(
+            f"{facts.version} is older than {need}", f"{facts.version}은 {need}보다 오래되었습니다"
+        ),
         hint,
     )
 
@@ -96,20 +104,28 @@ def check_compose(facts: EngineFacts) -> Row:
     """The compose plugin is there and new enough."""
     need = ".".join(map(str, MINIMUM_COMPOSE))
     found = tuple(int(part) for part in re.findall(r"\d+", facts.compose)[:2])
-    message = f"{facts.compose or 'no compose plugin'} found, {need} or newer needed"
+    message = say(
+        f"{facts.compose or 'no compose plugin'} found, {need} or newer needed",
+        f"compose {facts.compose or '플러그인 없음'}, {need} 이상 필요",
+    )
     return _row(
         "compose",
         facts.compose,
         found >= MINIMUM_COMPOSE,
         message,
-        "Install docker-compose-plugin.",
+        say("Install docker-compose-plugin.", "docker-compose-plugin을 설치하십시오."),
     )
 
 
 def check_arch(facts: EngineFacts, release: Release) -> Row:
     """The images are for this machine."""
-    message = f"this engine runs {facts.arch}, the bundle is for {release.arch}"
-    hint = f"Make the bundle on a {facts.arch} host."
+    message = say(
+        f"this engine runs {facts.arch}, the bundle is for {release.arch}",
+        f"이 엔진은 {facts.arch}, 번들은 {release.arch}용입니다",
+    )
+    hint = say(
+        f"Make the bundle on a {facts.arch} host.", f"{facts.arch} 호스트에서 번들을 만드십시오."
+    )
     return _row("architecture", facts.arch, facts.arch == release.arch, message, hint)
 
 
@@ -117,8 +133,14 @@ def check_memory(facts: EngineFacts, plan: Plan) -> Row:
     """The limits of all services fit into the memory."""
     need = sum(service.memory_mb for service in plan.services)
     have = facts.memory // (1 << 20)
-    message = f"{have:,} MiB, but the limits of the services add up to {need:,} MiB"
-    hint = "Give the host more memory, or lower memory.* in site.toml."
+    message = say(
+        f"{have:,} MiB, but the limits of the services add up to {need:,} MiB",
+        f"{have:,} MiB인데 서비스 한도의 합은 {need:,} MiB입니다",
+    )
+    hint = say(
+        "Give the host more memory, or lower memory.* in site.toml.",
+        "메모리를 늘리거나 site.toml의 memory.*를 낮추십시오.",
+    )
     return _row("memory", f"{have:,} MiB of {need:,}", have >= need, message, hint)
 
 
@@ -139,12 +161,13 @@ def check_space(host: Host, facts: EngineFacts, release: Release) -> list[Row]:
     for path, size in needs.values():
         free = shutil.disk_usage(path).free
         found = f"{free / GIB:.1f} GiB free of {size / GIB:.1f} needed"
-        message = f"{found}, on the file system of {path}"
-        rows.append(
-            _row(
-                "space", found, free >= size, message, f"Free {(size - free) / GIB:.1f} GiB there."
-            )
+        message = say(
+            f"{found}, on the file system of {path}",
+            f"{path} 파일 시스템: 여유 {free / GIB:.1f} GiB, 필요 {size / GIB:.1f} GiB",
         )
+        lacking = f"{(size - free) / GIB:.1f} GiB"
+        hint = say(f"Free {lacking} there.", f"{lacking}를 비우십시오.")
+        rows.append(_row("space", found, free >= size, message, hint))
     return rows
 
 
@@ -163,8 +186,15 @@ def check_ports(plan: Plan, facts: EngineFacts) -> list[Row]:
                     probe.bind((plan.site.bind, outside))
                     rows.append(Row(name=name, found="free"))
                 except OSError as error:
-                    message = f"{plan.site.bind}:{outside} cannot be listened on ({error.strerror})"
-                    hint = "End what uses it, or set another port or bind in site.toml."
+                    place = f"{plan.site.bind}:{outside}"
+                    message = say(
+                        f"{place} cannot be listened on ({error.strerror})",
+                        f"{place}을(를) 열 수 없습니다 ({error.strerror})",
+                    )
+                    hint = say(
+                        "End what uses it, or set another port or bind in site.toml.",
+                        "사용 중인 프로그램을 끝내거나 site.toml의 포트나 bind를 바꾸십시오.",
+                    )
                     rows.append(_row(name, "taken", False, message, hint))
     return rows
 
@@ -179,8 +209,11 @@ def check_clock(release: Release) -> Row:
         "clock",
         found,
         ok,
-        f"{found} is before the bundle was made ({made:%Y-%m-%d})",
-        "Set the clock.",
+        say(
+            f"{found} is before the bundle was made ({made:%Y-%m-%d})",
+            f"{found}은 번들을 만든 날({made:%Y-%m-%d})보다 이릅니다",
+        ),
+        say("Set the clock.", "시계를 맞추십시오."),
     )
 
 
@@ -192,12 +225,18 @@ def check_kernel(facts: EngineFacts) -> list[Row]:
         "ip_forward": facts.forwarding,
     }
     hints = {
-        "memory limits": "Enable the memory control group (kernel parameter cgroup_enable=memory).",
-        "process limits": "Enable the pids control group.",
-        "ip_forward": "Set net.ipv4.ip_forward = 1 (sysctl).",
+        "memory limits": say(
+            "Enable the memory control group (kernel parameter cgroup_enable=memory).",
+            "메모리 제어 그룹을 켜십시오 (커널 인자 cgroup_enable=memory).",
+        ),
+        "process limits": say("Enable the pids control group.", "pids 제어 그룹을 켜십시오."),
+        "ip_forward": say(
+            "Set net.ipv4.ip_forward = 1 (sysctl).", "net.ipv4.ip_forward = 1로 두십시오 (sysctl)."
+        ),
     }
     return [
-        _row(name, "on" if ok else "off", ok, "is off", hints[name]) for name, ok in wanted.items()
+        _row(name, "on" if ok else "off", ok, say("is off", "꺼져 있습니다"), hints[name])
+        for name, ok in wanted.items()
     ]
 
 
@@ -205,14 +244,21 @@ def check_strangers(plan: Plan, facts: EngineFacts) -> list[Row]:
     """No other project and no other installation has our names."""
     rows = []
     if facts.strangers:
-        message = f"another project called {plan.project!r} has containers here: {', '.join(facts.strangers)}"
+        names = ", ".join(facts.strangers)
+        message = say(
+            f"another project called {plan.project!r} has containers here: {names}",
+            f"이름이 {plan.project!r}인 다른 프로젝트의 컨테이너가 있습니다: {names}",
+        )
         rows.append(
             _row(
                 "project",
                 "taken",
                 False,
                 message,
-                "Remove or rename that project; this one is not touched.",
+                say(
+                    "Remove or rename that project; it is not touched.",
+                    "그 프로젝트를 지우거나 이름을 바꾸십시오. 건드리지 않습니다.",
+                ),
             )
         )
     foreign = [
@@ -221,12 +267,16 @@ def check_strangers(plan: Plan, facts: EngineFacts) -> list[Row]:
         if name in plan.volumes.values() and site != plan.id
     ]
     if foreign:
-        message = (
-            f"the volumes {', '.join(sorted(foreign))} belong to another or an earlier installation"
+        names = " ".join(sorted(foreign))
+        message = say(
+            f"the volumes {names} belong to another or an earlier installation",
+            f"볼륨 {names}은(는) 다른 설치 또는 이전 설치의 것입니다",
         )
-        hint = (
+        hint = say(
             "Their data opens only with the secrets they were made with: put that installation's secrets/ and"
-            f" site-id back; or, to lose the data: docker volume rm {' '.join(sorted(foreign))}."
+            f" site-id back; or, to lose the data: docker volume rm {names}.",
+            "데이터는 만들 때의 비밀로만 열립니다. 그 설치의 secrets/와 site-id를 되돌리거나,"
+            f" 데이터를 버리려면: docker volume rm {names}",
         )
         rows.append(_row("volumes", "foreign", False, message, hint))
     return rows or [Row(name="names", found="free or ours")]
@@ -264,9 +314,15 @@ def preflight(plan: Plan, host: Host, facts: EngineFacts, release: Release) -> l
 def notes(facts: EngineFacts) -> list[str]:
     """What is not wrong but good to know on this host."""
     found = [
-        "the engine restarts without ending containers (live-restore)"
+        say(
+            "the engine restarts without ending containers (live-restore)",
+            "엔진이 다시 시작해도 컨테이너는 계속됩니다 (live-restore)",
+        )
         if facts.live_restore
-        else "the engine has no live-restore: after its crash the boot unit brings the stack back (invoke schedule)"
+        else say(
+            "the engine has no live-restore: after its crash the boot unit brings the stack back",
+            "엔진에 live-restore가 없습니다. 엔진이 죽으면 부팅 항목이 스택을 다시 올립니다",
+        )
     ]
     if "selinux" in facts.security:
         found.append(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import preflight
+from bundle import preflight, words
 from bundle.config import parse_site
 from bundle.host import Host
 from bundle.model import EngineFacts
@@ -151,3 +151,15 @@ def test_probe_that_breaks_hides_no_other(
     )
     assert "cannot be checked" in found["space"]
     assert "architecture" in found
+
+
+def test_problems_are_told_in_korean_too(plan: Plan, tmp_path: Path) -> None:
+    words.choose("ko")
+    try:
+        bad = facts(tmp_path, version="20.10", arch="arm64", strangers=("x",))
+        found = red(preflight.preflight(plan, Host(root=tmp_path), bad, RELEASE))
+    finally:
+        words.choose("en")
+    assert "오래되었습니다" in found["engine"]
+    assert "arm64" in found["architecture"]
+    assert "건드리지 않습니다" in found["project"]
