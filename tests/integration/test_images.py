@@ -156,6 +156,14 @@ def test_environment_is_consistent_and_has_no_installer(
     assert inside(engine, built[name], ["python", "-c", code]).strip() == "[]"
 
 
+def test_bytecode_is_not_stale(built: dict[str, Image], engine: Engine) -> None:
+    """Import time rules the start: what was compiled in the build must be taken at run time."""
+    code = "import json, decimal, http.server, pandas"
+    out = inside(engine, built["ops"], ["python", "-v", "-c", code])
+    assert "bytecode is stale" not in out
+    assert "/opt/venv/lib/python3.13/site-packages/pandas/__init__.py" in out
+
+
 @pytest.mark.parametrize("name", ["postgres", "minio", "mlflow", "phoenix", "gateway", "ops"])
 def test_no_privileged_bits_and_no_leftovers(
     built: dict[str, Image], engine: Engine, name: str
