@@ -523,7 +523,7 @@ def main(arguments: list[str]) -> int:
     more = len(refusal.problems) - MAX_SHOWN
     if more > 0:
         _tell(say(f"… and {more} more", f"… 그 밖에 {more}건"))
-    _tell(f"  {say('hint', '도움말')}: {refusal.hint}")
+    _tell(f"  {say('hint', '조치')}: {refusal.hint}")
     return refusal.code
 
 

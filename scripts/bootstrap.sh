@@ -12,7 +12,7 @@ say() {
 
 # fail CODE MESSAGE HINT
 fail() {
-    printf '%s: %s\n  %s: %s\n' "$(say error 오류)" "$2" "$(say hint 도움말)" "$3" >&2
+    printf '%s: %s\n  %s: %s\n' "$(say error 오류)" "$2" "$(say hint 조치)" "$3" >&2
     exit "$1"
 }
 

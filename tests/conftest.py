@@ -31,7 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the seed once, so that the header can show it."""
+    """Choose the seed once, so that the header can show it; texts are compared in English."""
+    os.environ["LC_ALL"] = "C.UTF-8"
     if config.option.seed is None:
         config.option.seed = int(os.environ.get("TEST_SEED", random.randrange(2**32)))
 
