@@ -72,7 +72,11 @@ def problems_of(error: BaseException) -> tuple[Problem, ...]:
     if isinstance(error, OSError):
         return (Problem(message=str(error), hint=_os_hint(error)),)
     message = say("unexpected", "예상하지 못한 오류") + f": {type(error).__name__}: {error}"
-    return (Problem(message=message, hint=say("Run it again with --debug.", "--debug로 다시 실행하십시오.")),)
+    return (
+        Problem(
+            message=message, hint=say("Run it again with --debug.", "--debug로 다시 실행하십시오.")
+        ),
+    )
 
 
 def _os_hint(error: OSError) -> str:

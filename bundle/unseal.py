@@ -32,9 +32,8 @@ MAX_MANIFEST, MAX_SIGNATURE, MAX_MEMBERS, MAX_SHOWN = 16 << 20, 4096, 100_000, 4
 UNLISTED = ("MANIFEST.json", "MANIFEST.sig")
 ZEROS = bytes(BLOCK)
 HEX = re.compile(r"[0-9a-f]{64}")
-KOREAN = any(
-    os.environ.get(name, "").startswith("ko") for name in ("LC_ALL", "LC_MESSAGES", "LANG")
-)
+LOCALE = [os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG")]
+KOREAN = next(filter(None, LOCALE), "").startswith("ko")
 INTEGRITY, PRECONDITION, USAGE = 5, 3, 2
 
 Tick = Callable[[int], None]
