@@ -28,7 +28,8 @@ def generate(spec: SecretSpec) -> Secret:
             if spec.kind == "name"
             else (str.isdigit, str.islower, str.isupper)
         )
-        special = spec.kind != "password" or "_" in value  # Phoenix takes no hyphen for a special character
+        # Phoenix takes no hyphen for a special character.
+        special = spec.kind != "password" or "_" in value
         # No leading or trailing sign: some tools would take the value for an option.
         if (
             value[0].isalnum()
