@@ -42,12 +42,16 @@ def bundle(
 
 
 @task(
-    help={"upgrade": "also move to newer versions (all, or one NAME)", **COMMON},
+    help={
+        "config": "bundle.toml",
+        "upgrade": "also move wheels or modules to newer versions: NAME, or all without a name",
+        **COMMON,
+    },
     optional=["upgrade"],
 )
 def lock(
     _: Context,
-    upgrade: str = "",
+    upgrade: str | bool = "",
     config: str = "",
     quiet: bool = False,
     debug: bool = False,
@@ -55,7 +59,8 @@ def lock(
 ) -> None:
     """Refresh the locked inputs under images/ and show what changed."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(connected.relock(HERE, settings=config, upgrade=upgrade))
+        name = "all" if upgrade is True else str(upgrade or "")
+        print(connected.relock(HERE, settings=config, upgrade=name))
 
 
 @task(
