@@ -34,6 +34,7 @@ class Rehearsal:
     """What to rehearse and where.
 
     `folder` holds the closed host, `cache` its bare file system, `reports` what comes back.
+    `experiment` holds verify's sample runs, which the browser looks for.
     """
 
     bundle: Path
@@ -44,6 +45,7 @@ class Rehearsal:
     mirror: str = ""
     keep: bool = False
     browser: bool = False
+    experiment: str = ""
 
 
 def rehearse(wanted: Rehearsal) -> list[Row]:
@@ -145,7 +147,8 @@ def browsed(host: ClosedHost, wanted: Rehearsal) -> str:
     """Both user interfaces in a real browser, logged in, when asked for."""
     if not wanted.browser:
         return "not asked for"
-    return browse.look(host, PRODUCT_ROOT, wanted.reports)
+    seen = browse.look(host, PRODUCT_ROOT, wanted.reports, experiment=wanted.experiment)
+    return ", ".join(seen.splitlines())
 
 
 def install_again(host: ClosedHost, _: Rehearsal) -> str:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from bundle import __version__, carry, config, images, lock, packing, rehearse, seal
+from bundle.checks.stage import EXPERIMENT
 from bundle.console import table
 from bundle.engine import Engine
 from bundle.errors import ConfigError
@@ -117,6 +118,7 @@ def rehearsal(here: Path, *, bundle: str, fingerprint: str, keep: bool, browser:
             mirror=conf.mirrors_debian,
             keep=keep,
             browser=browser,
+            experiment=EXPERIMENT,
         )
     )
     head = (say("step", "단계"), say("seconds", "초"), say("found", "결과"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundle import browse, rehearse
+from bundle.checks.stage import EXPERIMENT
 from bundle.errors import CommandError
 from tests.e2e.stack import Stack
 
@@ -46,7 +47,7 @@ def test_second_install_changes_nothing(stack: Stack) -> None:
 
 def test_pages_open_in_a_browser(stack: Stack, tmp_path: Path) -> None:
     stack.invoke("verify", timeout=300)
-    seen = browse.look(stack.host, rehearse.PRODUCT_ROOT, tmp_path)
+    seen = browse.look(stack.host, rehearse.PRODUCT_ROOT, tmp_path, experiment=EXPERIMENT)
     assert [line.split(":")[0] for line in seen.splitlines()] == list(browse.SIGHTS)
 
 
