@@ -30,9 +30,7 @@ def look(host: ClosedHost, root: str, out: Path, *, experiment: str) -> str:
 
     Raises PreconditionError without a browser, CheckFailedError when a page is not what it should be.
     """
-    chromium = next((path for path in CHROMIUM if Path(path).exists()), None)
-    if chromium is None:
-        raise PreconditionError("no Chromium", hint="Install chromium and libnss3-tools.")
+    chromium = find_chromium()
     out.mkdir(parents=True, exist_ok=True)
     store = host.root / root.lstrip("/") / "secrets/store"
     with tempfile.TemporaryDirectory(prefix="browse-") as home:
@@ -67,6 +65,17 @@ def look(host: ClosedHost, root: str, out: Path, *, experiment: str) -> str:
 
 
 _TOP = Path(__file__).resolve().parents[1]
+
+
+def find_chromium() -> str:
+    """The browser of this machine.
+
+    Raises PreconditionError when there is none.
+    """
+    found = next((path for path in CHROMIUM if Path(path).exists()), None)
+    if found is None:
+        raise PreconditionError("no Chromium", hint="Install chromium and libnss3-tools.")
+    return found
 
 
 def trust(home: Path, root_certificate: Path) -> None:
