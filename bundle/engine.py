@@ -22,6 +22,8 @@ from bundle.model import Container, EngineFacts, Image, OneOff
 from bundle.run import run
 
 MINIMUM_SERVER = (24, 0)
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+CLIENT_VARIABLES = ("PATH", "HOME", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 API_OF_MINIMUM = "1.43"
 CLOSED_HOST_PACKAGES = ("docker.io", "docker-cli", "docker-compose", "containerd", "iptables")
 PROJECT_LABEL = "com.docker.compose.project"
@@ -90,18 +92,13 @@ class Engine:
 
     @property
     def child_environment(self) -> dict[str, str]:
-        """What a command line client of this engine needs, and nothing else (no proxy reaches a container)."""
-        kept = {
-            key: os.environ[key]
-            for key in ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG")
-            if key in os.environ
-        }
-        return {
-            **kept,
-            "LANG": "C.UTF-8",
-            **({"DOCKER_HOST": self.host} if self.host else {}),
-            **self.environment,
-        }
+        """What a command line client of this engine needs, and nothing else (no proxy reaches a container).
+
+        It is told the SDK's engine: its own notion of the current context may be another one.
+        """
+        kept = {key: os.environ[key] for key in CLIENT_VARIABLES if key in os.environ}
+        host = self.host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        return {**kept, "LANG": "C.UTF-8", "DOCKER_HOST": host, **self.environment}
 
     def client(
         self,
@@ -172,6 +169,7 @@ class Engine:
         ]
         options += ["--memory", f"{wanted.memory_mb}m", "--user", f"{wanted.user}:{wanted.user}"]
         options += ["--network", wanted.network, "--tmpfs", "/tmp:size=512m,mode=1777,nosuid,nodev"]
+        options += ["--env", "NO_PROXY=*", "--env", "no_proxy=*"]
         for key, value in wanted.labels.items():
             options += ["--label", f"{key}={value}"]
         for name, address in wanted.hosts.items():
