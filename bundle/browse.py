@@ -19,7 +19,7 @@ from bundle.run import run
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 DOMAIN = "closed.internal"
-PATIENCE = 60_000
+PATIENCE = 120_000
 SIGHTS = ("portal", "mlflow", "phoenix")
 
 
@@ -47,7 +47,7 @@ def look(host: ClosedHost, root: str, out: Path, *, experiment: str) -> str:
         try:
             seen = host.beside(
                 [sys.executable, "-m", "bundle.browse"],
-                timeout=240,
+                timeout=400,
                 env={
                     "HOME": home,
                     "PATH": "/usr/bin:/bin",

@@ -42,12 +42,19 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.option.seed} (repeat with --seed {config.option.seed})"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the name of its folder."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test with the name of its folder; the quick ones go first, and the nightly ones only when asked."""
     for item in items:
         folder = _folder(item.path)
         if folder in ("integration", "e2e"):
             item.add_marker(folder)
+    items.sort(
+        key=lambda item: WORLDLY.index(folder) if (folder := _folder(item.path)) in WORLDLY else -1
+    )
+    if not config.option.nightly:
+        late = [item for item in items if item.get_closest_marker("nightly")]
+        items[:] = [item for item in items if item not in late]
+        config.hook.pytest_deselected(items=late)
 
 
 @pytest.fixture

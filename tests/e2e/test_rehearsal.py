@@ -12,7 +12,7 @@ from bundle.checks.stage import EXPERIMENT
 from bundle.errors import CommandError
 from tests.e2e.stack import Stack
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_host_was_closed_and_empty(stack: Stack) -> None:
