@@ -14,6 +14,7 @@ body { font: 16px/1.5 system-ui, 'Noto Sans CJK KR', sans-serif; color: #1a1a1a;
 h1 { font-size: 1.5rem; margin-bottom: .3rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: .4rem .5rem;
   border-bottom: 1px solid #ccc; }
+th:nth-child(1) { width: 6rem; } th:nth-child(2) { width: 13rem; } th:nth-child(4) { width: 4rem; }
 .passed { color: var(--good); font-weight: 600; } .failed { color: var(--bad); font-weight: 700; }
 .not_applicable, .quiet { color: var(--quiet); } code { font-size: .9em; overflow-wrap: anywhere; }
 details pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f4f4; padding: .5rem; margin: .3rem 0 0; }
