@@ -94,7 +94,7 @@ def _one(name: str, korean: str, english: str, probe: Callable[[Stage], list[str
         group="services",
         title={"ko": korean, "en": english},
         hint={
-            "ko": f"invoke logs --service {name}을 보고, 고친 뒤 invoke start를 실행하십시오.",
+            "ko": f"invoke logs --service {name}의 내용을 보고 고친 뒤 invoke start를 실행하십시오.",
             "en": f"Look at invoke logs --service {name}, mend it, then run invoke start.",
         },
         probe=probe,
