@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tests.checks.stages import make_release, make_test_plan
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning"
+)  # the engine's SDK, when nothing answers
 def test_everything_is_red_without_an_engine(tmp_path: Path) -> None:
     plan = make_test_plan()
     host = Host(root=tmp_path, engine=Engine(host=f"unix://{tmp_path}/no.sock"))
@@ -26,5 +30,6 @@ def test_everything_is_red_without_an_engine(tmp_path: Path) -> None:
         assert "".join(result.evidence).strip()
         assert result.hint
         assert "no answer within" not in result.evidence[0]
+    gc.collect()
     written = json.loads((tmp_path / "reports/verify.json").read_text("utf-8"))
     assert written["summary"] == {"passed": 0, "failed": len(CHECKS), "not_applicable": 0}
