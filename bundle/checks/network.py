@@ -6,6 +6,7 @@ import datetime
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from bundle.checks.model import Check, Red, Stage, settle
@@ -132,12 +133,14 @@ def net_published(stage: Stage) -> list[str]:
     return settle(wrong, evidence)
 
 
-def _in_each(stage: Stage, script: str, timeout: float) -> dict[str, list[str]]:
-    """The lines that `script` prints in the container of each service; {port} and {name} are that service's own."""
+def _in_each(
+    stage: Stage, script_of: Callable[[Service], str], timeout: float
+) -> dict[str, list[str]]:
+    """The lines that each service's script prints in its container, all at once."""
 
     def one(service: Service) -> list[str]:
-        own = script.replace("{port}", str(service.port)).replace("{name}", service.names[0])
-        answer = execute(stage.plan, stage.host, service.name, own, timeout=timeout)
+        script = script_of(service)
+        answer = execute(stage.plan, stage.host, service.name, script, timeout=timeout)
         return [line.strip() for line in answer.splitlines() if line.strip()]
 
     services = stage.plan.services
@@ -148,8 +151,11 @@ def _in_each(stage: Stage, script: str, timeout: float) -> dict[str, list[str]]:
 def net_egress(stage: Stage) -> list[str]:
     """No container reaches an outside address or resolves an outside name; each reaches itself, so the probe works."""
     tries = [f"tcp {host} {port}" for host, port in OUTSIDE] + [f"dns {n}" for n in OUTSIDE_NAMES]
-    script = _TRY + "tcp 127.0.0.1 {port}\ndns {name}\n"
-    script += "".join(f"{line} &\n" for line in tries) + "wait\n"
+    outside = "".join(f"{line} &\n" for line in tries) + "wait\n"
+
+    def script(service: Service) -> str:
+        return f"{_TRY}tcp 127.0.0.1 {service.port}\ndns {service.names[0]}\n{outside}"
+
     wrong: list[str] = []
     evidence: list[str] = []
     for service, lines in _in_each(stage, script, timeout=25).items():
@@ -160,20 +166,23 @@ def net_egress(stage: Stage) -> list[str]:
     return settle(wrong, evidence)
 
 
+def _peers(stage: Stage, service: Service) -> list[str]:
+    """The private names of those that a service shares a network with, its own among them."""
+    return [
+        internal(stage.plan.site, other.name)
+        for other in stage.plan.services
+        if set(other.networks) & set(service.networks) - {"edge"}
+    ]
+
+
 def net_names(stage: Stage) -> list[str]:
     """Each service resolves the private names of those it shares a network with."""
     wrong: list[str] = []
     evidence: list[str] = []
+    answers = _in_each(stage, lambda s: _FIND % " ".join(_peers(stage, s)), timeout=25)
     for service in stage.plan.services:
-        peers = [
-            internal(stage.plan.site, other.name)
-            for other in stage.plan.services
-            if set(other.networks) & set(service.networks) - {"edge"}
-        ]
-        answer = execute(
-            stage.plan, stage.host, service.name, _FIND % " ".join(peers), timeout=20
-        ).split()
-        found = dict(zip(answer[::2], answer[1::2], strict=True))
+        found = dict(line.split(" ", 1) for line in answers[service.name])
+        peers = _peers(stage, service)
         missing = [name for name in peers if found.get(name, "none") == "none"]
         wrong += [f"{service.name}: does not resolve {name}" for name in missing]
         evidence.append(f"{service.name}: resolves {len(peers) - len(missing)} of {len(peers)}")
