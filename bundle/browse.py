@@ -74,7 +74,9 @@ def find_chromium() -> str:
     """
     found = next((path for path in CHROMIUM if Path(path).exists()), None)
     if found is None:
-        raise PreconditionError("no Chromium", hint="Install chromium and libnss3-tools.")
+        raise PreconditionError(
+            "no Chromium", hint="Install chromium, libatomic1 and libnss3-tools."
+        )
     return found
 
 
