@@ -5,10 +5,12 @@ The folders integration, e2e and bench are marked by their name and are free to 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,6 +57,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         late = [item for item in items if item.get_closest_marker("nightly")]
         items[:] = [item for item in items if item not in late]
         config.hook.pytest_deselected(items=late)
+
+
+@pytest.fixture(scope="session")
+def closed_hosts() -> Iterator[Path]:
+    """The folder of this run's closed hosts, on a real disk (TRACKING_TEST_FOLDER names another one).
+
+    Another run with the same folder waits until this one has ended.
+    """
+    folder = Path(os.environ.get("TRACKING_TEST_FOLDER", "/var/tmp/tracking-bundle-tests"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from bundle.workflows.connected import fingerprint_of
 from tests.e2e.stack import Sealed, Stack
 
 TOP = Path(__file__).parents[2]
-FOLDER = Path("/var/tmp/tracking-bundle-tests/e2e")
 NOTE = "record.json"
 DATED = ("created", "expires", "counter")
 
@@ -56,21 +55,22 @@ def content_key(bundle: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def stack(sealed: Sealed) -> Iterator[Stack]:
+def stack(sealed: Sealed, closed_hosts: Path) -> Iterator[Stack]:
     """The installed stack, healthy; switched off at the end."""
     key = content_key(sealed.path)
-    made = kept_stack(sealed, key) or make_stack(sealed, key)
+    folder = closed_hosts / "e2e"
+    made = kept_stack(sealed, key, folder) or make_stack(sealed, key, folder)
     yield made
     made.host.power_cut()
 
 
-def kept_stack(sealed: Sealed, key: str) -> Stack | None:
+def kept_stack(sealed: Sealed, key: str, folder: Path) -> Stack | None:
     """The stack of an earlier run, when it was made of the same content and comes up."""
-    note = FOLDER / NOTE
+    note = folder / NOTE
     record = json.loads(note.read_text("utf-8")) if note.exists() else {}
     if record.get("key") != key:
         return None
-    kept = Stack(host=ClosedHost(folder=FOLDER), sealed=sealed, record=record)
+    kept = Stack(host=ClosedHost(folder=folder), sealed=sealed, record=record)
     try:
         kept.up()
     except (BundleError, AssertionError):
@@ -78,12 +78,12 @@ def kept_stack(sealed: Sealed, key: str) -> Stack | None:
     return kept
 
 
-def make_stack(sealed: Sealed, key: str) -> Stack:
+def make_stack(sealed: Sealed, key: str, folder: Path) -> Stack:
     """The rehearsal up to the running stack, with a record of what was found on the way."""
     wanted = rehearse.Rehearsal(
         bundle=sealed.path,
         fingerprint=sealed.fingerprint,
-        folder=FOLDER,
+        folder=folder,
         cache=sealed.cache,
         reports=TOP / "dist" / "e2e" / "reports",
     )
@@ -97,7 +97,7 @@ def make_stack(sealed: Sealed, key: str) -> Stack:
     with rehearse.timed(rows, "install"):
         rehearse.install(host, wanted)
     record["seconds"] = {row.step: round(row.seconds, 1) for row in rows}
-    (FOLDER / NOTE).write_text(json.dumps(record), "utf-8")
+    (folder / NOTE).write_text(json.dumps(record), "utf-8")
     return Stack(host=host, sealed=sealed, record=record)
 
 

@@ -17,7 +17,6 @@ from bundle.closed import ClosedHost
 from bundle.config import cache_folder
 from bundle.errors import CommandError, PreconditionError
 
-WORK = Path("/var/tmp/tracking-bundle-tests")
 TOP = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(400)
 
@@ -39,17 +38,17 @@ def make(folder: Path) -> ClosedHost:
 
 
 @pytest.fixture(scope="module")
-def closed_host() -> Iterator[ClosedHost]:
+def closed_host(closed_hosts: Path) -> Iterator[ClosedHost]:
     """One host for the tests that leave it as it was; the one with the power cut removes it."""
-    host = make(WORK / "shared")
+    host = make(closed_hosts / "shared")
     yield host
     host.remove()
 
 
 @pytest.fixture
-def closed_folder() -> Iterator[Path]:
+def closed_folder(closed_hosts: Path) -> Iterator[Path]:
     """A folder on a real disk for one closed host; what was made there is removed."""
-    folder = WORK / "own"
+    folder = closed_hosts / "own"
     yield folder
     ClosedHost(folder=folder).remove()
 
@@ -69,7 +68,7 @@ def wait_for(host: ClosedHost, seconds: float) -> bool:
 
 def traces(folder: Path) -> list[str]:
     """What of the closed host is left on this machine."""
-    groups = Path("/sys/fs/cgroup").glob(f"**/tracking-closed-{folder.name}")
+    groups = Path("/sys/fs/cgroup").glob(f"**/tracking-closed-{folder.name}-*")
     mounts = Path("/proc/mounts").read_text("utf-8").splitlines()
     processes = [
         place.name
