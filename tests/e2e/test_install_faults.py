@@ -70,8 +70,10 @@ class Spare:
 
 
 @pytest.fixture(scope="module")
-def spare(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spare]:
-    host = closed.create(Path("/var/tmp/tracking-bundle-faults"), cache=sealed.cache)
+def spare(
+    sealed: Sealed, closed_hosts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Spare]:
+    host = closed.create(closed_hosts / "faults", cache=sealed.cache)
     try:
         host.start()
         host.engine_up()
