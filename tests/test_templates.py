@@ -97,3 +97,11 @@ def test_no_rendered_file_names_an_outside_host() -> None:
             assert word.startswith(("127.0.0.1:", "closed.internal", "$backend", HOST_OF_PAGE)) or (
                 "svc.closed.internal" in word.split("/")[0]
             ), word[:60]
+
+
+def test_older_engine_gets_no_start_interval() -> None:
+    """API 1.43 (engine 24) refuses the key; it probes often all the time instead."""
+    site = parse_site(SITES["default"])
+    compose = render(make_plan(site, site_id="x", version="1", quick_probes=False))[-1].text
+    assert "start_interval" not in compose
+    assert compose.count("interval: 5s") == 5
