@@ -61,7 +61,7 @@ def unpack(path: Path, manifest: dict[str, Any], root: Path, record: dict[str, A
         _write_json(
             releases / "installed.json", {key: manifest[key] for key in ("counter", "version")}
         )
-        link = root / f".current-{os.getpid()}"
+        link = root / ".current.new"
         link.unlink(missing_ok=True)
         link.symlink_to(Path("releases") / manifest["version"])
         link.replace(root / "current")
@@ -250,7 +250,9 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    staging = path.with_name(f".{path.name}-{os.getpid()}")
+    staging = path.with_name(
+        f".{path.name}.new"
+    )  # one name: a killed run leaves nothing behind the next
     _write(staging, (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode(), 0o644)
     with open(staging, "rb") as file:
         os.fsync(file.fileno())
