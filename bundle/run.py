@@ -191,7 +191,7 @@ def detach(command: Sequence[str], *, log_file: Path, env: Mapping[str, str] | N
             )
         except FileNotFoundError as error:
             raise _not_found(command, error) from error
-    child.returncode = 0  # nobody waits for it here: without this, its collection would warn
+    threading.Thread(target=child.wait, daemon=True).start()  # or it stays as a zombie when it ends
     return child.pid
 
 
