@@ -85,9 +85,18 @@ def mlflow_add(mlflow: Door, admin: Login, login: Login, role: str) -> None:
 
     Raises CommandError when MLflow refuses.
     """
-    body: dict[str, Any] = {"username": login.name, "password": login.password.reveal()}
+    body = {"username": login.name, "password": login.password.reveal()}
     answer = mlflow.ask("POST", "/api/2.0/mlflow/users/create", auth=admin.pair, json=body)
     expect(answer, 200, task=f"adding {login.name}", where="mlflow")
+    mlflow_give_role(mlflow, admin, login, role)
+
+
+def mlflow_give_role(mlflow: Door, admin: Login, login: Login, role: str) -> None:
+    """Give a person who is there `role` (viewer, editor, admin; empty: none).
+
+    Raises CommandError when MLflow refuses.
+    """
+    body: dict[str, Any]
     if role == "admin":
         body = {"username": login.name, "is_admin": True}
         path = "/api/2.0/mlflow/users/update-admin"

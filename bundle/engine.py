@@ -8,11 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import docker
 import requests
@@ -53,6 +55,28 @@ def find_client(plugin: str) -> str:
     raise PreconditionError(
         "docker not found, needed to run the containers", hint="Install Docker Engine 24 or newer."
     )
+
+
+def _options(wanted: OneOff) -> list[str]:
+    """The options of a one-off container: no rights, no writable root, no log, nothing pulled."""
+    options = ["--rm", "--interactive", "--log-driver", "none", "--pull", "never", "--read-only"]
+    options += ["--cap-drop", "ALL"]
+    options += ["--security-opt", "no-new-privileges:true", "--pids-limit", "256"]
+    options += ["--memory", f"{wanted.memory_mb}m", "--user", f"{wanted.user}:{wanted.user}"]
+    options += ["--network", wanted.network, "--tmpfs", "/tmp:size=512m,mode=1777,nosuid,nodev"]
+    for key, value in wanted.labels.items():
+        options += ["--label", f"{key}={value}"]
+    for name, address in wanted.hosts.items():
+        options += ["--add-host", f"{name}:{address}"]
+    for source, target in wanted.binds.items():
+        line = io.StringIO()
+        # the client reads this option as CSV
+        mount = ["type=bind", f"source={source}", f"target={target}", "readonly"]
+        csv.writer(line, lineterminator="").writerow(mount)
+        options += ["--mount", line.getvalue()]
+    for key, value in {"NO_PROXY": "*", "no_proxy": "*", **wanted.environment}.items():
+        options += ["--env", f"{key}={value}"]
+    return options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,40 +173,13 @@ class Engine:
 
         Raises CommandError when it fails.
         """
-        options = [
-            "run",
-            "--rm",
-            "--interactive",
-            "--log-driver",
-            "none",
-            "--pull",
-            "never",
-            "--read-only",
-        ]
-        options += [
-            "--cap-drop",
-            "ALL",
-            "--security-opt",
-            "no-new-privileges:true",
-            "--pids-limit",
-            "256",
-        ]
-        options += ["--memory", f"{wanted.memory_mb}m", "--user", f"{wanted.user}:{wanted.user}"]
-        options += ["--network", wanted.network, "--tmpfs", "/tmp:size=512m,mode=1777,nosuid,nodev"]
-        options += ["--env", "NO_PROXY=*", "--env", "no_proxy=*"]
-        for key, value in wanted.labels.items():
-            options += ["--label", f"{key}={value}"]
-        for name, address in wanted.hosts.items():
-            options += ["--add-host", f"{name}:{address}"]
-        for source, target in wanted.binds.items():
-            mount = ["type=bind", f"source={source}", f"target={target}", "readonly"]
-            line = io.StringIO()
-            # the client reads this option as CSV
-            csv.writer(line, lineterminator="").writerow(mount)
-            options += ["--mount", line.getvalue()]
-        for key, value in wanted.environment.items():
-            options += ["--env", f"{key}={value}"]
-        return self.client([*options, wanted.image, *wanted.arguments], text=text, timeout=timeout)
+        name = f"tracking-ops-{secrets.token_hex(4)}"
+        command = ["run", "--name", name, *_options(wanted), wanted.image, *wanted.arguments]
+        try:
+            return self.client(command, text=text, timeout=timeout)
+        except BaseException:  # a client that is ended leaves its container behind
+            self.client(["rm", "--force", name], timeout=60, check=False)
+            raise
 
     def facts(self, project: str, site_label: str, site_id: str) -> EngineFacts:
         """Ask the engine about itself and about `project`.
@@ -192,7 +189,7 @@ class Engine:
         info, version = self.api.info(), self.api.version()
         containers = self.api.api.containers(all=True)
         ports = {
-            (container["Labels"].get(PROJECT_LABEL, ""), port["PublicPort"])
+            (container["Labels"].get(PROJECT_LABEL, ""), port.get("IP", ""), port["PublicPort"])
             for container in containers
             for port in container["Ports"]
             if "PublicPort" in port
@@ -278,6 +275,13 @@ class Engine:
         Raises PreconditionError when no engine answers.
         """
         self.api.images.get(reference).tag(*other.rsplit(":", 1))
+
+    def network(self, name: str) -> dict[str, Any] | None:
+        """What the engine says of the network `name`; None when there is none."""
+        found = [
+            network for network in self.api.networks.list(names=[name]) if network.name == name
+        ]
+        return dict(found[0].attrs) if found else None
 
     def remove_labelled(self, label: str, *, volumes: bool) -> list[str]:
         """Remove the containers and networks that carry `label`, and the volumes too when asked.

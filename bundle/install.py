@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from bundle.templates import render
 
 HEALTHY_WITHIN_S = 300
 CRASHES = 3
+PATIENCE_S = 90
+"""What was unhealthy before its neighbour was mended needs some probes to notice."""
 
 
 def compose_file(host: Host) -> Path:
@@ -26,7 +29,17 @@ def compose_file(host: Host) -> Path:
 def write_rendered(plan: Plan, host: Host) -> list[str]:
     """Write every generated file; returns those that changed."""
     make_folder(host.path("rendered"), 0o755)
-    return [str(file.path) for file in render(plan) if host.write(file)]
+    stamps = {service.name: stamp(host, service.name) for service in plan.services}
+    return [str(file.path) for file in render(plan, stamps=stamps) if host.write(file)]
+
+
+def stamp(host: Host, service: str) -> str:
+    """A digest of the certificates and secrets of a service: servers read them when they start."""
+    whole = hashlib.sha256()
+    for path in sorted(host.path("secrets", service).iterdir()):
+        if not path.name.startswith("."):
+            whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def prepare(plan: Plan, host: Host) -> None:
@@ -69,7 +82,9 @@ def wait_healthy(
             if state == "healthy":
                 log.info("  %s is healthy (%.1f s)", name, time.monotonic() - start)
                 waiting.discard(name)
-            elif state == "unhealthy" or _crashes(containers.get(name)) >= CRASHES:
+            elif _crashes(containers.get(name)) >= CRASHES or (
+                state == "unhealthy" and time.monotonic() - start > PATIENCE_S
+            ):
                 raise not_healthy(plan, host, name, state, time.monotonic() - start)
         if waiting and time.monotonic() - start > timeout:
             name = min(waiting)

@@ -219,8 +219,8 @@ class Container:
 class EngineFacts:
     """What an engine says of itself: versions, bytes of memory, and whose names and ports are taken.
 
-    `ports`: (project, port) of every published port; `strangers`: containers of a project of our name from elsewhere;
-    `volumes`: the site's label by volume name.
+    `ports`: (project, address, port) of every published port; `strangers`: containers of a project of our name
+    from elsewhere; `volumes`: the site's label by volume name.
     """
 
     version: str
@@ -234,6 +234,6 @@ class EngineFacts:
     live_restore: bool
     security: str
     api: tuple[int, ...]
-    ports: frozenset[tuple[str, int]]
+    ports: frozenset[tuple[str, str, int]]
     strangers: tuple[str, ...]
     volumes: Mapping[str, str]

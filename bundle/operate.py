@@ -16,7 +16,7 @@ from bundle.model import Container
 from bundle.plan import Plan
 from bundle.run import run
 from bundle.services.names import public, url
-from bundle.site import SITE_LABEL
+from bundle.site import SITE_LABEL, read_site_id
 from bundle.words import say
 
 ENGINE_WITHIN_S = 60
@@ -129,16 +129,21 @@ def status(plan: Plan, host: Host) -> list[Line]:
     ]
     lines += doors(plan)
     lines.append(certificate_lines(plan, host)[0])
-    free = shutil.disk_usage(host.root)
-    share = 100 * free.used // free.total
-    lines.append(
-        Line(
-            name="disk",
-            state=f"{share} %",
-            detail=f"{free.free / (1 << 30):.1f} GiB free",
-            good=share < 85,
-        )
-    )
+    return lines + disk_lines(host)
+
+
+def disk_lines(host: Host) -> list[Line]:
+    """The room that is left where the installation lies and where the engine keeps images and data."""
+    places = {host.root.stat().st_dev: host.root}
+    engine = Path(host.engine.api.info()["DockerRootDir"])
+    if engine.exists():
+        places.setdefault(engine.stat().st_dev, engine)
+    lines = []
+    for place in places.values():
+        usage = shutil.disk_usage(place)
+        share = 100 * usage.used // usage.total
+        detail = f"{usage.free / (1 << 30):.1f} GiB free ({place})"
+        lines.append(Line(name="disk", state=f"{share} %", detail=detail, good=share < 85))
     return lines
 
 
@@ -205,38 +210,44 @@ def schedule_boot(host: Host) -> str:
     if CRON.parent.exists():
         command = boot_command(host).replace("%", "\\%")
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        write_file(CRON, f"PATH={path}\n@reboot root {command}\n".encode(), mode=0o644)
+        log_file = shlex.quote(str(host.path("boot.log"))).replace("%", "\\%")
+        line = f"@reboot root ({command}) >>{log_file} 2>&1"
+        write_file(CRON, f"PATH={path}\n{line}\n".encode(), mode=0o644)
         return str(CRON)
     return ""
 
 
-def unschedule_boot() -> None:
-    """No longer start the stack at boot."""
-    if UNIT.exists() and SYSTEMD.exists():
+def unschedule_boot(host: Host) -> None:
+    """No longer start this stack at boot; an entry of another installation stays."""
+    if str(UNIT) in scheduled(host) and SYSTEMD.exists():
         run(["systemctl", "disable", UNIT.name], timeout=60, check=False)
-    UNIT.unlink(missing_ok=True)
-    CRON.unlink(missing_ok=True)
+    for path in scheduled(host):
+        Path(path).unlink()
 
 
-def scheduled() -> str:
-    """The file that starts the stack at boot; empty when there is none."""
-    return next((str(path) for path in (UNIT, CRON) if path.exists()), "")
+def scheduled(host: Host) -> list[str]:
+    """The files that start this stack at boot."""
+    ours = str(host.path("current"))
+    return [str(p) for p in (UNIT, CRON) if p.exists() and ours in p.read_text("utf-8")]
 
 
 def uninstall(host: Host, *, purge: bool) -> list[str]:
     """Remove what the product made: containers and networks; with `purge` volumes, images, secrets and CA too.
 
-    Only what carries this product's label is touched. Returns what was removed.
+    Only what carries this installation's mark is touched. Returns what was removed.
     """
-    removed = host.engine.remove_labelled(SITE_LABEL, volumes=purge)
-    unschedule_boot()
+    mark = read_site_id(host)
+    if not mark:
+        return []
+    removed = host.engine.remove_labelled(f"{SITE_LABEL}={mark}", volumes=purge)
+    unschedule_boot(host)
     if purge:
         removed += host.engine.remove_images("tracking-bundle/")
         for name in ("rendered", "secrets", "pki", "reports"):
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))
                 removed.append(str(host.path(name)))
-        for name in ("site-id", "site.toml"):
+        for name in ("site-id", "site.toml", "installed", "boot.log"):
             host.path(name).unlink(missing_ok=True)
     return removed
 

@@ -200,7 +200,8 @@ _CA_HINT = "Put the CA back from a backup; removing the folder pki/ makes a new 
 
 
 def _store(host: Host, name: str, authority: Authority) -> None:
-    """The certificate last: it is the mark that the pair is there."""
+    """The certificate goes first and comes last: it is the mark that the pair is there."""
+    host.path("pki", f"{name}.crt").unlink(missing_ok=True)
     write_file(host.path("pki", f"{name}.key"), key_pem(authority.key), mode=0o400)
     write_file(host.path("pki", f"{name}.crt"), pem(authority.certificate), mode=0o444)
 

@@ -152,8 +152,12 @@ def _mount_of(path: Path) -> tuple[Path, int]:
 
 def check_space(host: Host, facts: EngineFacts, release: Release) -> list[Row]:
     """Each file system has room for what goes there: images and data to the engine's, the rest to the root's."""
+    installed = host.path("rendered", "compose.yaml").exists()
     needs: dict[int, tuple[Path, int]] = {}
-    wanted = ((Path(facts.folder), release.image_bytes + DATA_NEEDS), (host.root, ROOT_NEEDS))
+    wanted = (
+        (Path(facts.folder), release.image_bytes + (0 if installed else DATA_NEEDS)),
+        (host.root, 0 if installed else ROOT_NEEDS),
+    )
     for path, size in wanted:
         existing, device = _mount_of(path)
         needs[device] = (existing, needs.get(device, (existing, 0))[1] + size)
@@ -177,7 +181,7 @@ def check_ports(plan: Plan, facts: EngineFacts) -> list[Row]:
     for service in plan.services:
         for outside, _ in service.published:
             name = f"port {outside}"
-            if (plan.project, outside) in facts.ports:
+            if (plan.project, plan.site.bind, outside) in facts.ports:
                 rows.append(Row(name=name, found="ours"))
                 continue
             with socket.socket() as probe:
@@ -264,7 +268,7 @@ def check_strangers(plan: Plan, facts: EngineFacts) -> list[Row]:
     foreign = [
         name
         for name, site in facts.volumes.items()
-        if name in plan.volumes.values() and site != plan.id
+        if name in plan.volumes.values() and (not site or site != plan.id)
     ]
     if foreign:
         names = " ".join(sorted(foreign))
@@ -320,8 +324,8 @@ def notes(facts: EngineFacts) -> list[str]:
         )
         if facts.live_restore
         else say(
-            "the engine has no live-restore: after its crash the boot unit brings the stack back",
-            "엔진에 live-restore가 없습니다. 엔진이 죽으면 부팅 항목이 스택을 다시 올립니다",
+            "the engine has no live-restore: after its crash invoke start brings the stack back",
+            "엔진에 live-restore가 없습니다. 엔진이 죽은 뒤에는 invoke start로 다시 올리십시오",
         )
     ]
     if "selinux" in facts.security:

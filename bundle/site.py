@@ -51,13 +51,15 @@ def read_site(host: Host, given: Path | None = None) -> config.SiteConfig:
     return config.parse_site(config.read_text(path), str(path))
 
 
-def keep_site(host: Host, given: Path | None) -> None:
-    """Keep the `given` site.toml in the root; with none given and none there, write the commented sample."""
+def keep_site(host: Host, given: Path | None, site: config.SiteConfig) -> None:
+    """Keep the `given` site.toml in the root; with none given and none there, write the sample with `site`'s domain."""
     target = host.path("site.toml")
     if given is not None and given.resolve() != target.resolve():
         write_file(target, given.read_bytes())
     elif not target.exists():
-        write_file(target, settings.sample(settings.SITE, "site.toml").encode())
+        text = settings.sample(settings.SITE, "site.toml")
+        # The default follows the host's name: what certificates and clients were given must not.
+        write_file(target, text.replace('# domain = ""', f'domain = "{site.domain}"', 1).encode())
 
 
 def read_plan(host: Host, version: str) -> Plan:
@@ -70,4 +72,11 @@ def read_plan(host: Host, version: str) -> Plan:
         raise ConfigError(
             "nothing is installed here", where=str(host.root), hint="Run invoke install first."
         )
-    return make_plan(read_site(host), site_id=site_id, version=version)
+    record = host.path("installed")
+    running = record.read_text(encoding="utf-8").strip() if record.exists() else version
+    return make_plan(read_site(host), site_id=site_id, version=running)
+
+
+def record_version(host: Host, version: str) -> None:
+    """Remember the release that was installed last: one that is only bootstrapped does not run yet."""
+    write_file(host.path("installed"), f"{version}\n".encode())

@@ -64,9 +64,9 @@ def environment(folder: Path = FOLDER) -> jinja2.Environment:
     return made
 
 
-def digest(service: Service, files: Mapping[str, File]) -> str:
-    """What a service's mounted texts are: a label of the container, so that a changed text makes a new container."""
-    texts = [files[mount.template].text for mount in service.mounts]
+def digest(service: Service, files: Mapping[str, File], stamp: str) -> str:
+    """What a service reads: a label of the container, so that a changed text, key or secret makes a new container."""
+    texts = [files[mount.template].text for mount in service.mounts] + [stamp]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
@@ -77,8 +77,10 @@ def _rendered(jinja: jinja2.Environment, plan: Plan, mount: Mount, service: Serv
     return File(path=PurePosixPath("rendered") / mount.template, text=text)
 
 
-def render(plan: Plan, folder: Path = FOLDER) -> tuple[File, ...]:
-    """Every generated file of the installation, the compose file last.
+def render(
+    plan: Plan, folder: Path = FOLDER, *, stamps: Mapping[str, str] | None = None
+) -> tuple[File, ...]:
+    """Every generated file of the installation, the compose file last; `stamps`: what else makes a new container.
 
     Raises jinja2.UndefinedError when a template names what does not exist.
     """
@@ -91,6 +93,9 @@ def render(plan: Plan, folder: Path = FOLDER) -> tuple[File, ...]:
     compose = jinja.get_template("compose.yaml.j2").render(
         plan=plan,
         site=plan.site,
-        digests={service.name: digest(service, files) for service in plan.services},
+        digests={
+            service.name: digest(service, files, (stamps or {}).get(service.name, ""))
+            for service in plan.services
+        },
     )
     return (*files.values(), File(path=PurePosixPath("rendered/compose.yaml"), text=compose))

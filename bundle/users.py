@@ -244,7 +244,8 @@ def users_add(plan: Plan, host: Host, name: str, role: str) -> None:
     if not in_phoenix:
         address = email(plan, name)
         accounts.phoenix_add(trackers.phoenix, trackers.secret, login, address, role)
-    if in_mlflow:
+    if in_mlflow:  # a run was broken off, perhaps before the role was given
+        accounts.mlflow_give_role(trackers.mlflow, trackers.admin, login, role)
         return
     try:
         accounts.mlflow_add(trackers.mlflow, trackers.admin, login, role)

@@ -12,7 +12,7 @@ from cryptography import x509
 from bundle import pki
 from bundle.config import parse_site
 from bundle.errors import ConfigError
-from bundle.host import Host
+from bundle.host import Host, write_file
 from bundle.plan import Plan, make_plan
 
 
@@ -110,6 +110,25 @@ def test_damaged_ca_is_an_error_with_a_way_out(host: Host) -> None:
     host.path("pki", "intermediate.key").write_text("nothing")
     with pytest.raises(ConfigError, match="cannot be read"):
         pki.issue(host, plan_of())
+
+
+def test_new_intermediate_killed_between_its_two_files_is_made_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pki.issue(host, plan_of())
+    write = write_file
+
+    def killed(path: Path, *args: object, **kwargs: object) -> None:
+        write(path, *args, **kwargs)  # type: ignore[arg-type]
+        if path.name == "intermediate.key":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pki, "write_file", killed)
+    changed = plan_of('domain = "other.internal"')
+    with pytest.raises(KeyboardInterrupt):
+        pki.issue(host, changed)
+    monkeypatch.setattr(pki, "write_file", write)
+    assert len(pki.issue(host, changed)) == len(changed.services)
 
 
 def test_keys_are_for_their_owner_only(host: Host) -> None:

@@ -33,7 +33,7 @@ def facts(folder: Path, **changes: object) -> EngineFacts:
         live_restore=True,
         security="name=seccomp,profile=builtin",
         api=(1, 45),
-        ports=frozenset({("tracking", 8443), ("tracking", 8444), ("tracking", 8445)}),
+        ports=frozenset(("tracking", "127.0.0.1", port) for port in (8443, 8444, 8445)),
         strangers=(),
         volumes={},
     )
@@ -131,6 +131,22 @@ def test_clock_before_the_bundle_is_red(tmp_path: Path) -> None:
 def test_ordinary_user_is_told_why_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert "uid 1000 cannot own files" in str(preflight.check_rights().problem)
+
+
+def test_first_installation_takes_no_volume_of_that_name(tmp_path: Path) -> None:
+    """Before the first installation there is no mark yet, and a volume without one is not ours either."""
+    fresh = make_plan(parse_site('domain = "a.b"'), site_id="", version="1")
+    volumes = {"tracking_postgres": ""}
+    rows = preflight.check_strangers(fresh, facts(tmp_path, volumes=volumes))
+    assert "tracking_postgres" in red(rows)["volumes"]
+
+
+def test_installed_stack_needs_no_more_room(tmp_path: Path) -> None:
+    (tmp_path / "rendered").mkdir()
+    (tmp_path / "rendered" / "compose.yaml").touch()
+    nothing = dataclasses.replace(RELEASE, image_bytes=0)
+    rows = preflight.check_space(Host(root=tmp_path), facts(tmp_path), nothing)
+    assert [row.found.endswith("0.0 needed") for row in rows] == [True]
 
 
 def test_all_problems_come_at_once(plan: Plan, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ OUTSIDE_NAMES = ("example.com", "pypi.org")
 PRESIGNED = "/api/2.0/mlflow-artifacts/presigned/0/0/artifacts/x"
 
 # Each line: what was tried, and `open` or `blocked`. The first two are controls, or a broken probe would pass.
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 _TRY = """
 say() { if [ "$1" = 0 ]; then echo "$2 open"; else echo "$2 blocked"; fi; }
 tcp() { timeout 4 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null; say $? "tcp $1:$2"; }
@@ -163,7 +164,30 @@ def net_egress(stage: Stage) -> list[str]:
             wrong.append(f"{service}: the probe does not work there: {lines}")
         wrong += [f"{service}: {line}" for line in lines[2:] if line.endswith("open")]
         evidence.append(f"{service}: {len(lines) - 2} ways out tried, all blocked")
+    wrong += _open_networks(stage)
+    evidence.append("networks by the engine: data and app internal, edge without masquerading")
     return settle(wrong, evidence)
+
+
+def _open_networks(stage: Stage) -> list[str]:
+    """What the engine says of the networks: in a closed network a way out would lead nowhere and look blocked."""
+    wrong = []
+    for network, internal_only in (("data", True), ("app", True), ("edge", False)):
+        name = f"{stage.plan.project}_{network}"
+        found = stage.host.engine.network(name)
+        if found is None:
+            wrong.append(f"network {name} is not there")
+        elif internal_only and not found.get("Internal"):
+            wrong.append(f"network {name} is not internal")
+        elif not internal_only and (found.get("Options") or {}).get(MASQUERADE) != "false":
+            wrong.append(f"network {name} masquerades: containers on it get out")
+    allowed = {
+        s.name: {f"{stage.plan.project}_{n}" for n in s.networks} for s in stage.plan.services
+    }
+    for service, facts in inspected(stage).items():
+        extra = set(facts["NetworkSettings"]["Networks"]) - allowed.get(service, set())
+        wrong += [f"{service} is on the network {name}, which is not planned" for name in extra]
+    return wrong
 
 
 def _peers(stage: Stage, service: Service) -> list[str]:

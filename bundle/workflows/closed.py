@@ -41,17 +41,25 @@ def planned(host: Host, version: str, settings: SiteConfig, facts: EngineFacts) 
 
 def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> None:
     """Preflight, then the running stack."""
-    host, _ = open_host(here)
-    release = manifest.release(here, Path(bundle).resolve() if bundle else None)
+    host, release = open_host(here)
+    missing = [i for i in release.manifest.images if not intake.is_right(host.engine, i)]
+    if missing or bundle:  # the medium may be gone once the images are here
+        release = manifest.release(here, Path(bundle).resolve() if bundle else None)
     given = Path(site_file) if site_file else None
     settings = site.read_site(host, given)
     facts = host.engine.facts(PROJECT, site.SITE_LABEL, site.read_site_id(host))
     with step(say("preflight, which changes nothing", "사전 점검 (아무것도 바꾸지 않음)")):
-        precheck(planned(host, release.manifest.version, settings, facts), host, facts, release)
+        precheck(
+            planned(host, release.manifest.version, settings, facts),
+            host,
+            facts,
+            release,
+            sum(i.size for i in missing),
+        )
     confirm(say(f"start the stack in {host.root}?", f"{host.root}에 스택을 시작할까요?"), yes=yes)
     with host.lock("install"):
         site.ensure_site_id(host)
-        site.keep_site(host, given)
+        site.keep_site(host, given, settings)
         plan = planned(host, release.manifest.version, settings, facts)
         with step(say("images, out of the bundle into the engine", "이미지 적재 (번들 → 엔진)")):
             rows = intake.import_images(release.bundle, release.manifest, host.engine)
@@ -65,22 +73,24 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
             users.bootstrap_people(plan, host, vault.open_store(host, plan))
         with step(say("start at boot", "부팅 시 시작")):
             log.info("  %s", operate.schedule_boot(host) or operate.no_boot())
+        site.record_version(host, plan.version)
     for line in farewell(plan, host):
         log.info("%s", line)
 
 
-def precheck(plan: Plan, host: Host, facts: EngineFacts, release: manifest.Release) -> None:
+def precheck(
+    plan: Plan, host: Host, facts: EngineFacts, release: manifest.Release, image_bytes: int
+) -> None:
     """Show every precondition.
 
     Raises PreconditionError with all that are not met.
     """
     sealed = release.manifest
-    missing = [image for image in sealed.images if not intake.is_right(host.engine, image)]
     created = datetime.datetime.strptime(sealed.created, "%Y-%m-%dT%H:%M:%S%z")
     wanted = preflight.Release(
         arch=sealed.arch,
         created=int(created.timestamp()),
-        image_bytes=sum(image.size for image in missing),
+        image_bytes=image_bytes,
     )
     rows = preflight.preflight(plan, host, facts, wanted)
     for row in rows:
@@ -100,6 +110,11 @@ def farewell(plan: Plan, host: Host) -> list[str]:
     lines += [
         f"  {first}: MLflow admin: {store}/MLFLOW_AUTH_ADMIN_PASSWORD",
         f"  {first}: Phoenix admin@localhost: {store}/PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD",
+        "  "
+        + say(
+            "keep both: the stack itself uses them; give people their own by invoke users.add",
+            "두 비밀번호는 스택도 사용하니 바꾸지 말고, 사람에게는 invoke users.add로 계정을 주십시오",
+        ),
         *(f"  {note}" for note in operate.door_notes(plan)),
         "  " + say("next: invoke verify", "다음: invoke verify"),
     ]
@@ -111,6 +126,7 @@ def verify(here: Path, *, only: tuple[str, ...], form: str, report: str) -> str:
 
     Raises CheckFailedError when a line is red or the run was cut short.
     """
+    checks.check_form(form)
     host, release = open_host(here)
     plan = site.read_plan(host, release.manifest.version)
     outcome = checks.verify(plan, host, release, only=only, folder=Path(report) if report else None)
@@ -158,10 +174,11 @@ def schedule(here: Path, *, add: bool, remove: bool) -> str:
     """Change, then show, what starts the stack at boot."""
     host, _ = open_plan(here)
     if remove:
-        operate.unschedule_boot()
-    elif add:
-        operate.schedule_boot(host)
-    return operate.scheduled() or operate.no_boot()
+        operate.unschedule_boot(host)
+    elif add and not operate.schedule_boot(host):
+        raise PreconditionError(operate.no_boot(), hint=operate.boot_command(host))
+    nothing = say("nothing starts the stack at boot", "부팅 시 스택을 시작하는 항목이 없습니다")
+    return "\n".join(operate.scheduled(host)) or nothing
 
 
 def uninstall(here: Path, *, purge: bool, yes: bool) -> str:

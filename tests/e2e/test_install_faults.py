@@ -219,6 +219,17 @@ def test_second_install_changes_nothing(spare: Spare) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_renewed_certificate_reaches_its_service_and_no_other(spare: Spare) -> None:
+    ids = "docker ps --no-trunc --format '{{.Names}} {{.ID}}' | sort"
+    before = spare.sh(ids).text.splitlines()
+    spare.sh(f"rm {shlex.quote(ROOT)}/secrets/minio/tls.crt")
+    assert spare.invoke("install --yes").code == 0
+    changed = set(spare.sh(ids).text.splitlines()) - set(before)
+    assert [line.split()[0] for line in changed] == ["tracking-minio-1"]
+    assert spare.invoke("verify --only tls-hops").code == 0
+
+
+@pytest.mark.timeout(300)
 def test_new_bind_and_name_reach_certificate_and_door(spare: Spare) -> None:
     spare.sh(
         f"cat > {shlex.quote(ROOT)}/site.toml <<'E'\ndomain = \"other.internal\"\n[ports]\nmlflow = 9444\nE"
