@@ -321,7 +321,13 @@ def test_killed_bootstrap_is_finished_by_the_next(
         child.wait(10)
         if (root / "current").exists():
             assert (root / "current" / "release.json").is_file()
-        assert boot(made, "--root", str(root)).returncode == 0
+        again = boot(made, "--root", str(root))
+        for _ in range(20):  # on a loaded machine a killed process may hold its lock for a moment
+            if again.returncode != 7:
+                break
+            time.sleep(0.5)
+            again = boot(made, "--root", str(root))
+        assert again.returncode == 0
         assert sorted(path.name for path in (root / "releases").iterdir()) == [
             "1.0",
             "installed.json",
