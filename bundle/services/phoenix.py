@@ -29,6 +29,8 @@ def environment(site: SiteConfig) -> dict[str, str]:
         "PHOENIX_TLS_KEY_FILE": "/run/secrets/tls.key",
         "PHOENIX_ENABLE_AUTH": "true",
         "PHOENIX_ENABLE_STRONG_PASSWORD_POLICY": "true",
+        # Each verify tries one well-known password: with five a few in a row would lock the administrator out.
+        "PHOENIX_BRUTE_FORCE_LOGIN_PROTECTION_MAX_ATTEMPTS": "20",
         "PHOENIX_USE_SECURE_COOKIES": "true",
         "PHOENIX_CSRF_TRUSTED_ORIGINS": ",".join(origins),
         "PHOENIX_ROOT_URL": url(site, "phoenix"),

@@ -112,8 +112,8 @@ def farewell(plan: Plan, host: Host) -> list[str]:
         f"  {first}: Phoenix admin@localhost: {store}/PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD",
         "  "
         + say(
-            "keep both: the stack itself uses them; give people their own by invoke users.add",
-            "두 비밀번호는 스택도 사용하니 바꾸지 말고, 사람에게는 invoke users.add로 계정을 주십시오",
+            "leave MLflow's as it is, the stack uses it; Phoenix asks for a new one; others: invoke users.add",
+            "MLflow 것은 스택도 쓰니 그대로 두십시오. Phoenix는 새 비밀번호를 묻습니다. 사용자: invoke users.add",
         ),
         *(f"  {note}" for note in operate.door_notes(plan)),
         "  " + say("next: invoke verify", "다음: invoke verify"),
