@@ -73,14 +73,6 @@ class Sealed:
     sizes: Mapping[str, int]
 
 
-def default_key_path(environment: Mapping[str, str]) -> Path:
-    """Where the key is made on first use: outside every source tree."""
-    home = Path(
-        environment.get("XDG_CONFIG_HOME") or Path(environment.get("HOME", "/root"), ".config")
-    )
-    return home / "tracking-bundle" / "sign.key"
-
-
 def load_key(path: Path, *, make: bool = False) -> SealKey:
     """The signing key in `path`; with `make` an absent one is made, mode 0600.
 

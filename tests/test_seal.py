@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bundle import carry, seal, unseal
+from bundle.config import config_folder
 from bundle.errors import BundleError, ConfigError, IntegrityError, PreconditionError
 from bundle.manifest import CONFIG_TYPE, Member
 from bundle.packing import Cache
@@ -140,11 +141,12 @@ def test_key_of_another_kind_is_refused(tmp_path: Path) -> None:
         seal.load_key(tmp_path / "j")
 
 
-def test_key_lies_outside_the_tree_by_default() -> None:
-    assert seal.default_key_path({"HOME": "/h"}) == Path("/h/.config/tracking-bundle/sign.key")
-    assert seal.default_key_path({"HOME": "/h", "XDG_CONFIG_HOME": "/x"}) == Path(
-        "/x/tracking-bundle/sign.key"
-    )
+def test_key_lies_outside_the_tree_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/h")
+    assert config_folder() == Path("/h/.config/tracking-bundle")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/x")
+    assert config_folder() == Path("/x/tracking-bundle")
 
 
 LOCK = """\

@@ -308,8 +308,8 @@ CHECKS = (
             "en": "TLS on every inner hop: own CA, right name, more than 14 days left; Postgres takes nothing plain",
         },
         hint={
-            "ko": "invoke install이 인증서를 새로 발급한 뒤 해당 서비스를 다시 시작하십시오.",
-            "en": "invoke install issues certificates anew; then restart the service named.",
+            "ko": "invoke install이 인증서를 새로 발급하고, 그것을 읽는 서비스를 새로 띄웁니다.",
+            "en": "Run invoke install: it issues what is due or wrong anew, and renews those services.",
         },
         probe=tls_hops,
         timeout=40,
