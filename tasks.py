@@ -45,6 +45,7 @@ def bundle(
     help={
         "config": "bundle.toml",
         "upgrade": "also move wheels or modules to newer versions: NAME, or all without a name",
+        "gone": "only where the mirror no longer has a locked Debian package",
         **COMMON,
     },
     optional=["upgrade"],
@@ -52,6 +53,7 @@ def bundle(
 def lock(
     _: Context,
     upgrade: str | bool = "",
+    gone: bool = False,
     config: str = "",
     quiet: bool = False,
     debug: bool = False,
@@ -60,7 +62,7 @@ def lock(
     """Refresh the locked inputs under images/ and show what changed."""
     with operator(quiet=quiet, debug=debug, lang=lang):
         name = "all" if upgrade is True else str(upgrade or "")
-        print(connected.relock(HERE, settings=config, upgrade=name))
+        print(connected.relock(HERE, settings=config, upgrade=name, gone=gone))
 
 
 @task(

@@ -34,7 +34,7 @@ EMPTIED = (
     "tmp",
 )
 RELOCK = (
-    "Run invoke lock: it takes today's versions and shows what changed. "
+    "Run invoke lock --gone: it takes today's versions and shows what changed. "
     "Or name a snapshot mirror in mirrors.debian."
 )
 
@@ -182,10 +182,9 @@ class Archive:
         Raises PreconditionError naming those that the mirror no longer has.
         """
         self.update()
-        there = set(self.describe([(deb.name, deb.version) for deb in wanted]))
-        gone = [f"{deb.name} {deb.version}" for deb in wanted if deb not in there]
-        if gone:
-            message = f"the mirror no longer has {', '.join(gone)}"
+        lost = [f"{deb.name} {deb.version}" for deb in gone(wanted, self)]
+        if lost:
+            message = f"the mirror no longer has {', '.join(lost)}"
             raise PreconditionError(message, where="images", hint=RELOCK)
         pairs = [f"{deb.name}={deb.version}" for deb in wanted]
         self.apt("apt-get", ["download", "-qq", *pairs], timeout=900, cwd=folder)
@@ -197,14 +196,14 @@ def fetch(wanted: Sequence[Deb], store: Path, archive: Archive) -> dict[Deb, Pat
     Raises IntegrityError when a fetched file is not the locked one, PreconditionError when the mirror lost it.
     """
     store.mkdir(parents=True, exist_ok=True)
-    missing = [deb for deb in wanted if not _is_good(store / deb.file, deb)]
-    if missing:
+    absent = missing(wanted, store)
+    if absent:
         incoming = store / f".incoming.{os.getpid()}"
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir()
         try:
-            archive.download(missing, incoming)
-            for deb in missing:
+            archive.download(absent, incoming)
+            for deb in absent:
                 if not _is_good(incoming / deb.file, deb):
                     message = f"{deb.file} is not the locked file"
                     raise IntegrityError(message, where="images", hint=RELOCK)
@@ -212,6 +211,17 @@ def fetch(wanted: Sequence[Deb], store: Path, archive: Archive) -> dict[Deb, Pat
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
     return {deb: store / deb.file for deb in wanted}
+
+
+def missing(wanted: Iterable[Deb], store: Path) -> list[Deb]:
+    """Those of `wanted` that `store` does not hold as they are locked."""
+    return [deb for deb in wanted if not _is_good(store / deb.file, deb)]
+
+
+def gone(wanted: Sequence[Deb], archive: Archive) -> list[Deb]:
+    """Those of `wanted` that the archive, as it was read last, no longer has."""
+    there = set(archive.describe([(deb.name, deb.version) for deb in wanted])) if wanted else set()
+    return [deb for deb in wanted if deb not in there]
 
 
 def _is_good(path: Path, deb: Deb) -> bool:

@@ -64,6 +64,30 @@ def relock(config: BundleConfig, engine: Engine, source: Path, names: Sequence[s
     return difference(before, versions(recipes))
 
 
+def replace_gone(config: BundleConfig, arch: str, source: Path) -> str:
+    """Lock the Debian packages anew when one is neither in the cache nor on the mirror; what changed, as a table.
+
+    The mirror is asked only when the cache lacks one; wheels and modules stay as they are.
+
+    Raises CommandError when the archive cannot be read.
+    """
+    recipes = read_recipes(source)
+    before = versions(recipes)
+    store = config.cache / "debs"
+    missing = [d for name in recipes.all for d in debs.missing(recipes.packages(name), store)]
+    archive = debs.Archive(
+        folder=config.cache / "apt", suite=recipes.suite, arch=arch, mirror=config.mirrors_debian
+    )
+    if missing:
+        archive.update()
+    if not debs.gone(missing, archive):
+        return difference(before, before)
+    with step("lock Debian packages"):
+        lock_packages(recipes, archive)
+    set_epoch(recipes.folder / "images.toml", int(time.time()))
+    return difference(before, versions(recipes))
+
+
 def chain(recipes: Recipes, name: str) -> list[str]:
     """`name` and its ancestors, itself first."""
     parent = recipes.all[name].parent

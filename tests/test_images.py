@@ -288,6 +288,9 @@ def test_only_the_module_build_has_a_network() -> None:
 class Mirror(debs.Archive):
     """An archive that has some files; the private apt in front of it is tested with the real one."""
 
+    def update(self) -> None:
+        """Nothing to read."""
+
     def download(self, wanted: Sequence[Deb], folder: Path) -> None:
         """Put what the mirror has under these names into `folder`."""
         for item in wanted:

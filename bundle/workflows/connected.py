@@ -72,9 +72,11 @@ def report(sealed: seal.Sealed, seconds: float) -> str:
     )
 
 
-def relock(here: Path, *, settings: str, upgrade: str) -> str:
-    """Refresh the locked inputs; returns what changed."""
+def relock(here: Path, *, settings: str, upgrade: str, gone: bool) -> str:
+    """Refresh the locked inputs, or with `gone` only what the mirror lost; returns what changed."""
     conf = config.read_bundle(Path(settings) if settings else None)
+    if gone:
+        return lock.replace_gone(conf, Engine().api.version()["Arch"], here)
     return lock.relock(conf, Engine(), here, [upgrade] if upgrade else [])
 
 

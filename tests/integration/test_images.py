@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -226,6 +227,21 @@ def test_package_that_the_mirror_lost_is_named(workshop: Workshop, tmp_path: Pat
         debs.fetch([lost, there, unknown], tmp_path / "debs", archive)
     assert "invoke lock" in raised.value.problems[0].hint
     assert debs.fetch([there], tmp_path / "debs", archive)[there].stat().st_size == there.size
+
+
+def test_only_what_the_mirror_lost_is_locked_anew(
+    config: BundleConfig, workshop: Workshop, tmp_path: Path
+) -> None:
+    shutil.copytree(TOP / "images", tmp_path / "images")
+    path = tmp_path / "images/curl/apt.lock"
+    locked = path.read_text("utf-8")
+    libcurl = next(line for line in locked.splitlines() if line.startswith("libcurl"))
+    name, version = libcurl.split()[:2]
+    path.write_text(locked.replace(f"{name} {version} ", f"{name} 0.1-lost "), "utf-8")
+    said = lock.replace_gone(config, workshop.arch, tmp_path)
+    assert f"{name}  0.1-lost  " in said, said
+    assert f"{name} 0.1-lost " not in path.read_text("utf-8")
+    assert lock.replace_gone(config, workshop.arch, tmp_path) == "nothing changed"
 
 
 def test_unreachable_mirror_is_named(workshop: Workshop, tmp_path: Path) -> None:
