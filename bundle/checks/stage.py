@@ -85,6 +85,7 @@ def run_sample(stage: Stage) -> dict[str, Any]:
         key=secret(stage, "VERIFY_PHOENIX_API_KEY"),
         certificate=ROOT_CA,
     )
+    del variables["PHOENIX_GRPC_PORT"]  # a convenience; the sample must do without
     request = {
         "environment": variables | {"MLFLOW_EXPERIMENT_NAME": EXPERIMENT},
         "version": stage.release.manifest.version,

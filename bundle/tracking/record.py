@@ -6,6 +6,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
@@ -41,9 +42,12 @@ def log_sample(sample: Sample, *, expires: str = "") -> Logged:
     experiment_id = ensure_experiment(client, name)
     run = client.create_run(experiment_id, run_name=sample.keys["run_id"])
     endpoint = os.environ["PHOENIX_ENDPOINT"]
+    door = "{0.scheme}://{0.netloc}".format(
+        urlsplit(endpoint)
+    )  # OTLP over gRPC shares Phoenix's port
     traces = {
         "http": send_trace(sample, name, run.info.run_id, "http/protobuf", endpoint),
-        "grpc": send_trace(sample, name, run.info.run_id, "grpc", None),
+        "grpc": send_trace(sample, name, run.info.run_id, "grpc", door),
     }
     links = {f"phoenix.trace_id.{protocol}": trace for protocol, trace in traces.items()}
     tags = {**sample.tags, **links, **({MARK: expires} if expires else {})}
@@ -86,7 +90,7 @@ def log_files(client: MlflowClient, run_id: str, sample: Sample) -> None:
 
 
 def send_trace(
-    sample: Sample, project: str, mlflow_run_id: str, protocol: str, endpoint: str | None
+    sample: Sample, project: str, mlflow_run_id: str, protocol: str, endpoint: str
 ) -> str:
     """Send the steps of `sample` as one trace over `protocol`; its id. Nothing is raised when it does not arrive."""
     provider = register(
