@@ -20,16 +20,18 @@ PACKAGES = (
     "python3",
     "openssl",
     "cron",
-    "systemd-standalone-sysusers",
     "tini",
     "iproute2",
     "procps",
 )
+WITHOUT_SYSTEMD = ("systemd-standalone-sysusers",)
+WITH_SYSTEMD = ("systemd", "systemd-sysv", "dbus")
+SYSTEMD_MARK = "etc/closed-with-systemd"
 
 
-def archive(cache: Path, mirror: str) -> Path:
-    """The archive of the bare file system, made on first use and kept in `cache`."""
-    packages = (*PACKAGES, *CLOSED_HOST_PACKAGES)
+def archive(cache: Path, mirror: str, *, systemd: bool = False) -> Path:
+    """The archive of the bare file system, made on first use and kept in `cache`; with `systemd` it boots by that."""
+    packages = (*PACKAGES, *CLOSED_HOST_PACKAGES, *(WITH_SYSTEMD if systemd else WITHOUT_SYSTEMD))
     key = hashlib.sha256("\n".join((SUITE, mirror, *packages)).encode()).hexdigest()[:12]
     kept = cache / f"closed-root-{key}.tar"
     if kept.exists():
@@ -67,6 +69,8 @@ def _bootstrap(work: Path, mirror: str, packages: Sequence[str]) -> None:
     for lists in (work / "var/lib/apt/lists").glob("*_*"):
         lists.unlink()
     (work / "etc/resolv.conf").touch()
+    if "systemd" in packages:
+        (work / SYSTEMD_MARK).touch()
     (work / "etc/hostname").write_text("closed\n", "ascii")
     (work / "etc/hosts").write_text(
         "127.0.0.1 localhost\n127.0.1.1 closed\n::1 localhost\n", "ascii"

@@ -262,8 +262,10 @@ def _wait(done: Callable[[], bool], timeout: float, message: str) -> None:
         time.sleep(0.25)
 
 
-def create(folder: Path, *, cache: Path, mirror: str = "") -> ClosedHost:
+def create(folder: Path, *, cache: Path, mirror: str = "", systemd: bool = False) -> ClosedHost:
     """A fresh closed host in `folder`, switched off; what an earlier run left there is removed first.
+
+    With `systemd` that is its first process and starts the engine, as on most hosts; else a script of ours and cron.
 
     Raises PreconditionError where this machine cannot hold one.
     """
@@ -274,7 +276,7 @@ def create(folder: Path, *, cache: Path, mirror: str = "") -> ClosedHost:
         )
     host = ClosedHost(folder=folder.resolve())
     host.remove()
-    archive = bare.archive(cache, mirror or bare.MIRROR)
+    archive = bare.archive(cache, mirror or bare.MIRROR, systemd=systemd)
     host.root.mkdir(parents=True)
     run(
         ["tar", "-C", str(host.root), "-xpf", str(archive), "--numeric-owner", "--xattrs"],
