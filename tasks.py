@@ -24,6 +24,7 @@ COMMON = {
         "config": "bundle.toml",
         "out": "folder for the bundle",
         "sign-key": "PEM of the signing key",
+        "base": "inventory of the closed side: make a delta, of layers and wheels that are not there",
         **COMMON,
     }
 )
@@ -32,13 +33,18 @@ def bundle(
     config: str = "",
     out: str = "dist",
     sign_key: str = "",
+    base: str = "",
     quiet: bool = False,
     debug: bool = False,
     lang: str = "",
 ) -> None:
     """Make the sealed bundle on a connected host."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(connected.make_bundle(HERE, settings=config, out=Path(out), sign_key=sign_key))
+        print(
+            connected.make_bundle(
+                HERE, settings=config, out=Path(out), sign_key=sign_key, base=base
+            )
+        )
 
 
 @task(
@@ -136,6 +142,15 @@ def verify(
     """Prove every line of the checklist on the running stack."""
     with operator(quiet=quiet, debug=debug, lang=lang):
         print(closed.verify(HERE, only=tuple(only), form=format, report=report))
+
+
+@task(help={"out": "file to write", **COMMON})
+def inventory(
+    _: Context, out: str, quiet: bool = False, debug: bool = False, lang: str = ""
+) -> None:
+    """Write down what is here, for a delta: digests of layers and wheels, no name, no address, no secret."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(closed.inventory(HERE, out=Path(out)))
 
 
 @task(help=COMMON)
@@ -247,5 +262,17 @@ def users_env(
 
 users = Collection("users", users_list, users_add, users_env)
 namespace = Collection(
-    bundle, lock, rehearse, install, verify, start, stop, status, logs, schedule, uninstall, users
+    bundle,
+    lock,
+    rehearse,
+    install,
+    inventory,
+    verify,
+    start,
+    stop,
+    status,
+    logs,
+    schedule,
+    uninstall,
+    users,
 )

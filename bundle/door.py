@@ -24,13 +24,17 @@ ROUTE = re.compile(rf"/v2/{PRODUCT}/([a-z0-9._-]+)/(manifests|blobs)/([A-Za-z0-9
 
 @dataclass(kw_only=True)
 class Shelf:
-    """What the door gives out: where each blob lies in the file, which manifest a name and a tag mean; who came."""
+    """What the door gives out: where each blob lies in the file, which manifest a name and a tag mean.
+
+    `visits` counts requests, `refused` keeps the blobs that were asked for and are not in the file (a delta's base).
+    """
 
     file: Path
     blobs: Mapping[str, tuple[int, int]]
     images: Mapping[tuple[str, str], str]
     address: str = ""
     visits: int = field(default=0)
+    refused: set[str] = field(default_factory=set)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -78,6 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             digest = self.shelf.images.get((found[1], digest), digest)
         place = self.shelf.blobs.get(digest)
         if found is None or place is None:
+            self.shelf.refused.update({digest} if found and found[2] == "blobs" else ())
             text = b'{"errors":[{"code":"NOT_FOUND","message":"not in this bundle"}]}'
             self._head(404, len(text), {"Content-Type": "application/json"})
             if body:

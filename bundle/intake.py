@@ -12,12 +12,12 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle import store, unseal
+from bundle import delta, stock, store, unseal
 from bundle.door import Shelf, places, serve
 from bundle.engine import Engine
 from bundle.errors import BundleError, CommandError, IntegrityError
@@ -39,8 +39,12 @@ class Imported:
     seconds: float
 
 
-def import_images(bundle: Path, manifest: Manifest, engine: Engine) -> tuple[Imported, ...]:
+def import_images(
+    bundle: Path, manifest: Manifest, engine: Engine, known: Sequence[Manifest] = ()
+) -> tuple[Imported, ...]:
     """Make every image of `manifest` known to `engine` under its reference, and look at each afterwards.
+
+    `known`: the releases that were unpacked before, whose layers the engine may have.
 
     Raises IntegrityError when an image is not what was sealed, CommandError when the engine cannot take it.
     """
@@ -50,11 +54,10 @@ def import_images(bundle: Path, manifest: Manifest, engine: Engine) -> tuple[Imp
     if missing:
         with step(f"importing {len(missing)} images"):
             done = _pull_all(bundle, manifest, missing, engine)
-            if not done:
-                log.info(
-                    "  the engine cannot reach this host's loopback: sending an archive instead"
-                )
-                done = _load_all(bundle, manifest, missing, engine)
+            rest = [image for image in missing if image.name not in done]
+            if rest:
+                here = delta.present(stock.in_engine(engine, manifest, known), rest)
+                done |= _load_all(bundle, manifest, rest, engine, here)
     wrong = [image.reference for image in missing if not is_right(engine, image)]
     if wrong:
         hint = "Check the bundle again: sh bootstrap.sh FILE --check; then run this again."
@@ -127,7 +130,11 @@ class _Gauge:
 def _pull_all(
     bundle: Path, manifest: Manifest, images: Sequence[SealedImage], engine: Engine
 ) -> dict[str, Imported]:
-    """Pull `images` at once; nothing when the engine never came to the door."""
+    """Pull `images` at once; left out are those that have to be sent as an archive.
+
+    That is all of them when the engine never came to the door, and any for which it asked what it has: an engine
+    knows a layer by its compressed digest only when it was pulled, and a delta does not carry the layer again.
+    """
     gauge, done, errors = _Gauge(manifest, images), dict[str, Imported](), list[BundleError]()
 
     def pull(image: SealedImage, shelf: Shelf) -> None:
@@ -150,8 +157,9 @@ def _pull_all(
             thread.join()
     gauge.progress.close()
     if not shelf.visits:
+        log.info("  the engine cannot reach this host's loopback: sending an archive instead")
         return {}
-    if errors:
+    if errors and not shelf.refused:
         raise errors[0]
     return done
 
@@ -168,30 +176,40 @@ def _pull(
 
 
 def _load_all(
-    bundle: Path, manifest: Manifest, images: Sequence[SealedImage], engine: Engine
+    bundle: Path,
+    manifest: Manifest,
+    images: Sequence[SealedImage],
+    engine: Engine,
+    here: Set[str],
 ) -> dict[str, Imported]:
     start = time.monotonic()
-    progress = Progress("sending images", sum(_blobs(manifest, images).values()))
-    store.load(engine, archive(bundle, manifest, images, progress.add))
+    progress = Progress("sending images", sum(_blobs(manifest, images, here).values()))
+    store.load(engine, archive(bundle, manifest, images, progress.add, here))
     progress.close()
     seconds = time.monotonic() - start
     return {image.name: _row(image, "loaded", seconds) for image in images}
 
 
-def _blobs(manifest: Manifest, images: Sequence[SealedImage]) -> dict[str, int]:
-    digests = {d for image in images for d in (image.manifest, image.config, *image.layers)}
+def _blobs(
+    manifest: Manifest, images: Sequence[SealedImage], here: Set[str] = frozenset()
+) -> dict[str, int]:
+    digests = {d for image in images for d in (image.manifest, image.config, *image.layers)} - here
     return {digest: manifest.size_of(digest) for digest in sorted(digests)}
 
 
 def archive(
-    bundle: Path, manifest: Manifest, images: Sequence[SealedImage], tick: Callable[[int], None]
+    bundle: Path,
+    manifest: Manifest,
+    images: Sequence[SealedImage],
+    tick: Callable[[int], None],
+    here: Set[str] = frozenset(),
 ) -> Iterator[bytes]:
-    """An image archive that both kinds of image store take, made while it is read."""
+    """An image archive that both kinds of image store take, made while it is read; layers that are `here` stay out."""
     where = places(bundle)
     for name, document in _indexes(manifest, images).items():
         yield from _entry(name, json.dumps(document).encode(), manifest.mtime)
     with open(bundle, "rb", buffering=0) as file:
-        for digest, size in _blobs(manifest, images).items():
+        for digest, size in _blobs(manifest, images, here).items():
             yield unseal.header(blob_path(digest), size, 0o644, manifest.mtime)
             at, end = where[digest][0], where[digest][0] + size
             while at < end:

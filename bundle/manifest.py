@@ -23,13 +23,28 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """One file of the bundle."""
+class Need:
+    """A file that belongs to the bundle; a delta leaves out some, which the closed side must have."""
 
     path: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member(Need):
+    """One file that the bundle carries."""
+
     mode: int = 0o644
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What a delta stands on: the release that was there, its kind of image store, the sha256 of the inventory file."""
+
+    version: str
+    store: str
+    inventory: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +73,19 @@ class Manifest:
     checker_sha256: str
     images: tuple[SealedImage, ...]
     wheels: dict[str, tuple[str, ...]]
+    base: Base | None = None
+    needs: tuple[Need, ...] = ()
     members: tuple[Member, ...]
 
+    @property
+    def parts(self) -> tuple[Need, ...]:
+        """Every file of the full bundle: what this one carries, and what it needs."""
+        return (*self.members, *self.needs)
+
     def size_of(self, digest: str) -> int:
-        """The bytes of the blob `digest`."""
+        """The bytes of the blob `digest`, carried or needed."""
         path = blob_path(digest)
-        return next(member.size for member in self.members if member.path == path)
+        return next(part.size for part in self.parts if part.path == path)
 
 
 def blob_path(digest: str) -> str:
@@ -104,6 +126,8 @@ def _from_dict(data: dict[str, Any]) -> Manifest:
         **{key: data[key] for key in plain},
         images=tuple(_image(image) for image in data["images"]),
         wheels={python: tuple(names) for python, names in data["wheels"].items()},
+        base=Base(**data["base"]) if data.get("base") else None,
+        needs=tuple(Need(**need) for need in data.get("needs", [])),
         members=tuple(Member(**member) for member in data["members"]),
     )
 
@@ -118,7 +142,7 @@ def dump(manifest: Manifest) -> bytes:
     data = {"format": FORMAT, "product": PRODUCT, **asdict(manifest)}
     lines = []
     for key, value in data.items():
-        if key in ("images", "members"):
+        if key in ("images", "needs", "members") and value:
             rows = ",\n".join("  " + _json(row) for row in value)
             lines.append(f'"{key}": [\n{rows}\n]')
         else:

@@ -16,10 +16,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from bundle import unseal
+from bundle import delta, unseal
 from bundle.errors import ConfigError, IntegrityError, PreconditionError
 from bundle.host import make_folder, write_file
-from bundle.manifest import Manifest, Member, blob_path, dump
+from bundle.manifest import Manifest, Member, Need, blob_path, dump
 from bundle.packing import PackedImage
 from bundle.run import Progress, run
 from bundle.trust import trust_sheet
@@ -142,14 +142,17 @@ def write_bundle(
     small: Mapping[str, Path] | None = None,
     counter: int | None = None,
     expires: int | None = None,
+    base: delta.Inventory | None = None,
 ) -> Sealed:
     """Write `out`/tracking-bundle-<version>-<arch>.tar and its trust sheet; the bundle is moved in place last.
 
     `top` is the source tree; `created`, `counter` (default: `created`) and `expires` are seconds since 1970.
+    With `base` it is a delta: layers and wheels that are there are left out, and named as needed.
 
     Raises IntegrityError when a cached blob is not what it was.
     """
     sources = _sources(top, small_files(top) if small is None else small, wheels, images, key)
+    sources, needs = _leave_out(sources, images, base)
     manifest = Manifest(
         version=version,
         arch=arch,
@@ -160,9 +163,10 @@ def write_bundle(
         checker_sha256=sources[2].member.sha256,
         images=tuple(image.image for image in images),
         wheels={python: tuple(wheel.name for wheel in group) for python, group in wheels.items()},
+        base=base.mark if base else None,
+        needs=needs,
         members=tuple(source.member for source in sources),
     )
-    out.mkdir(parents=True, exist_ok=True)
     return _write(out, manifest, sources, key)
 
 
@@ -181,6 +185,31 @@ def _sources(
     sources += [_source(path, carried[path], 0o644) for path in sorted(carried)]
     blobs = {digest: path for image in images for digest, path in image.blobs.items()}
     return sources + [_blob(digest, blobs[digest]) for digest in sorted(blobs)]
+
+
+def _leave_out(
+    sources: list[Source], images: Sequence[PackedImage], base: delta.Inventory | None
+) -> tuple[list[Source], tuple[Need, ...]]:
+    """What this file carries, and what it needs of `base`: layers and wheels only, so that all else can be read."""
+    if base is None:
+        return sources, ()
+    layers = delta.present(base, [image.image for image in images])
+    wheels = {wheel.sha256 for wheel in base.wheels}
+    left = {blob_path(digest) for digest in layers}
+    left |= {
+        source.member.path
+        for source in sources
+        if source.member.path.startswith("wheels/") and source.member.sha256 in wheels
+    }
+    out = [source.member for source in sources if source.member.path in left]
+    needs = tuple(Need(path=part.path, size=part.size, sha256=part.sha256) for part in out)
+    return [source for source in sources if source.member.path not in left], needs
+
+
+def file_name(manifest: Manifest) -> str:
+    """What a bundle is called."""
+    name = f"tracking-bundle-{manifest.version}-{manifest.arch}"
+    return f"{name}-delta-from-{manifest.base.version}.tar" if manifest.base else f"{name}.tar"
 
 
 def _iso(seconds: int) -> str:
@@ -203,12 +232,13 @@ def _blob(digest: str, path: Path) -> Source:
 
 
 def _write(out: Path, manifest: Manifest, sources: list[Source], key: SealKey) -> Sealed:
+    out.mkdir(parents=True, exist_ok=True)
     raw = dump(manifest)
     unseal.parse_manifest(raw)  # never seal what the checker would refuse
     signature = key.private.sign(raw, ec.ECDSA(hashes.SHA256()))
     unlisted = zip(unseal.UNLISTED, (raw, signature), strict=True)
     ordered = [sources[0], *(_source(path, data, 0o644) for path, data in unlisted), *sources[1:]]
-    path = out / f"tracking-bundle-{manifest.version}-{manifest.arch}.tar"
+    path = out / file_name(manifest)
     partial = path.with_name(path.name + ".partial")
     progress = Progress(f"writing {path.name}", sum(source.member.size for source in ordered))
     whole, offset = hashlib.sha256(), 0
@@ -279,9 +309,11 @@ def size_table(manifest: Manifest) -> dict[str, int]:
             size for path, size in sizes.items() if not path.startswith(("wheels/", "blobs/"))
         ),
         "wheels": sum(size for path, size in sizes.items() if path.startswith("wheels/")),
-        "shared layers": sum(sizes[blob_path(d)] for d, names in users.items() if len(names) > 1),
+        "shared layers": sum(
+            sizes.get(blob_path(d), 0) for d, names in users.items() if len(names) > 1
+        ),
     }
     for image in manifest.images:
         own = (digest for digest, names in users.items() if names == [image.name])
-        table[f"image {image.name}"] = sum(sizes[blob_path(digest)] for digest in own)
+        table[f"image {image.name}"] = sum(sizes.get(blob_path(digest), 0) for digest in own)
     return table

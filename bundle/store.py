@@ -11,6 +11,7 @@ import requests
 
 from bundle.engine import Engine
 from bundle.errors import CommandError
+from bundle.words import say
 
 WHERE = "container engine"
 
@@ -45,7 +46,17 @@ def _refused(what: str, answer: requests.Response) -> CommandError:
         text = str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):
         text = answer.text.strip()
-    return CommandError(f"{what}: {text}", where=WHERE)
+    return _failure(f"{what}: {text}")
+
+
+def _failure(message: str) -> CommandError:
+    hint = ""
+    if "no space left" in message:
+        hint = say(
+            "The engine's disk is full: make room there (docker info names the folder), then run this again.",
+            "엔진의 디스크가 가득 찼습니다. 그곳(docker info의 폴더)을 비우고 다시 실행하십시오.",
+        )
+    return CommandError(message, where=WHERE, hint=hint)
 
 
 def _events(what: str, answer: requests.Response) -> Iterator[dict[str, Any]]:
@@ -53,7 +64,7 @@ def _events(what: str, answer: requests.Response) -> Iterator[dict[str, Any]]:
         for line in answer.iter_lines():
             event = json.loads(line) if line.strip() else {}
             if "error" in event:
-                raise CommandError(f"{what}: {event['error']}", where=WHERE)
+                raise _failure(f"{what}: {event['error']}")
             yield event
     except requests.exceptions.RequestException as error:
         raise CommandError(f"{what}: the engine hung up ({error})", where=WHERE) from error
@@ -84,6 +95,17 @@ def references(engine: Engine) -> tuple[str, ...]:
     images = _ask(engine, "GET", "json", {}).json()
     names = [image.get(key) or [] for image in images for key in ("RepoTags", "RepoDigests")]
     return tuple(sorted({name for group in names for name in group}))
+
+
+def ids(engine: Engine) -> tuple[str, ...]:
+    """The id of each image that the engine has, by whatever name."""
+    return tuple(sorted({str(image["Id"]) for image in _ask(engine, "GET", "json", {}).json()}))
+
+
+def is_containerd(engine: Engine) -> bool:
+    """Whether the engine keeps images in containerd's store (blobs by digest) and not in a graph driver."""
+    status = engine.api.info().get("DriverStatus") or []
+    return any(value == "io.containerd.snapshotter.v1" for _, value in status)
 
 
 def tag(engine: Engine, reference: str, name: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -36,15 +37,20 @@ def unpack(path: Path, manifest: dict[str, Any], root: Path, record: dict[str, A
 
     Twice is a no-op; killed anywhere, run again finishes. Raises SealError.
     """
+    wheels = _wheels_for_here(manifest)
+    _check_needed_wheels(manifest, root)
     releases = root / "releases"
     releases.mkdir(parents=True, exist_ok=True)
     home: Path = releases / manifest["version"]
-    wheels = _wheels_for_here(manifest)
     record = {**record, "python": platform.python_version(), "installed_wheels": wheels}
     with _lock(root):
         for stale in (*releases.glob("*.staging-*"), *releases.glob("*.old-*")):
             shutil.rmtree(stale, ignore_errors=True)
-        if not _is_there(home, manifest, record):
+        there = _is_there(home, manifest, record)
+        if not there:
+            _check_room(manifest, wheels, root)
+        _keep_wheels(path, manifest, root / "wheels")
+        if not there:
             staging = releases / f"{manifest['version']}.staging-{os.getpid()}"
             try:
                 _fill(path, manifest, wheels, staging, home)
@@ -165,25 +171,7 @@ def _fill(
 ) -> None:
     places, raw = members(path), manifest_bytes(path)
     small = [member for member in manifest["members"] if member["path"].startswith("small/")]
-    chosen = [
-        member
-        for member in manifest["members"]
-        if member["path"][7:] in wheels and member["path"][:7] == "wheels/"
-    ]
-    need, free = (
-        sum(m["size"] for m in small) + 6 * sum(m["size"] for m in chosen),
-        shutil.disk_usage(home.parent).free,
-    )
-    if need > free or need > MAX_SMALL:
-        problem = say(
-            f"{home.parent} has {free / 1e6:.0f} MB free, {need / 1e6:.0f} MB are needed",
-            f"{home.parent}에 {free / 1e6:.0f} MB가 남았고 {need / 1e6:.0f} MB가 필요합니다",
-        )
-        raise SealError(
-            PRECONDITION,
-            [problem],
-            say("Make room, or choose another --root.", "공간을 비우거나 --root를 바꾸세요."),
-        )
+    chosen = [part for part in _wheels(manifest) if part["path"][7:] in wheels]
     staging.mkdir()
     with open(path, "rb", buffering=0) as file:
         for member in small:
@@ -194,11 +182,108 @@ def _fill(
             staging
             / f".venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
         )
-        for member in chosen:
-            _unzip(_member(file, member, places), site)
+    for part in chosen:
+        _unzip(_kept(home.parents[1], part) or b"", site)
     for script in (staging / ".venv" / "bin").glob("[Aa]ctivate*"):
         script.write_text(script.read_text("utf-8").replace(str(staging), str(home)), "utf-8")
     _write_commands(site, staging / ".venv" / "bin", home / ".venv" / "bin" / "python")
+
+
+def _check_room(manifest: dict[str, Any], wheels: list[str], root: Path) -> None:
+    small = sum(m["size"] for m in manifest["members"] if m["path"].startswith("small/"))
+    kept = sum(m["size"] for m in manifest["members"] if m["path"].startswith("wheels/"))
+    here = sum(m["size"] for m in _wheels(manifest) if m["path"][7:] in wheels)
+    need, free = small + kept + 5 * here, shutil.disk_usage(root).free
+    if need > free or need > MAX_SMALL:
+        problem = say(
+            f"{root} has {free / 1e6:.0f} MB free, {need / 1e6:.0f} MB are needed",
+            f"{root}에 {free / 1e6:.0f} MB가 남았고 {need / 1e6:.0f} MB가 필요합니다",
+        )
+        hint = say("Make room, or choose another --root.", "공간을 비우거나 --root를 바꾸세요.")
+        raise SealError(PRECONDITION, [problem], hint)
+
+
+def _wheels(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every wheel of the release: those in the file, and those that a delta needs from here."""
+    parts = [*manifest["members"], *manifest.get("needs", [])]
+    return [part for part in parts if part["path"].startswith("wheels/")]
+
+
+def _kept(root: Path, part: dict[str, Any]) -> bytes | None:
+    """The wheel out of the store, which outlives the bundles so that deltas need not bring it again."""
+    try:
+        data = (root / "wheels" / part["sha256"]).read_bytes()
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == part["sha256"] else None
+
+
+def _check_needed_wheels(manifest: dict[str, Any], root: Path) -> None:
+    """Refuse a delta whose wheels are not all here, with the request that brings them; nothing else is written."""
+    needs = [need for need in manifest.get("needs", []) if need["path"].startswith("wheels/")]
+    missing = [need["path"] for need in needs if _kept(root, need) is None]
+    if not missing:
+        return
+    version = manifest["base"]["version"]
+    problems = [f"{path}: {say('needed, and not here', '필요하지만 없음')}" for path in missing]
+    problems.insert(
+        0,
+        say(
+            f"the bundle is a delta on {version}, and {len(missing)} wheels of that are not in {root}",
+            f"번들은 {version}의 델타인데 그 휠 {len(missing)}개가 {root}에 없습니다",
+        ),
+    )
+    hint = say(
+        "Name the installation's folder with --root, or bring the full bundle.",
+        "--root로 설치 폴더를 지정하거나 전체 번들을 반입하세요.",
+    )
+    if (root / "releases").is_dir():
+        _write_json(root / "request.json", _request(manifest, missing))
+        place = root / "request.json"
+        hint = say(
+            f"Bring the full bundle, or a delta made with: invoke bundle --base {place}",
+            f"전체 번들을 반입하거나 다음으로 만든 델타를 반입하세요: invoke bundle --base {place}",
+        )
+    raise SealError(PRECONDITION, problems, hint)
+
+
+def _request(manifest: dict[str, Any], missing: list[str]) -> dict[str, Any]:
+    """An inventory that says of the images what this delta relies on (install looks), and which wheels are here."""
+    needs = {need["path"]: need for need in manifest["needs"]}
+    images = []
+    for image in manifest["images"]:
+        pairs = zip(image["diff_ids"], image["layers"], strict=True)
+        layers = itertools.takewhile(
+            lambda pair: f"blobs/{pair[1].replace(':', '/')}" in needs, pairs
+        )
+        images.append([{"diff_id": diff_id, "digest": digest} for diff_id, digest in layers])
+    wheels = [
+        {"name": path[7:], "sha256": need["sha256"], "size": need["size"]}
+        for path, need in needs.items()
+        if path.startswith("wheels/") and path not in missing
+    ]
+    head = {"format": 1, "product": manifest["product"], "kind": "inventory"}
+    head |= {"version": manifest["base"]["version"], "arch": manifest["arch"]}
+    head |= {"store": manifest["base"]["store"], "gone": missing}
+    return {**head, "images": [image for image in images if image], "wheels": wheels}
+
+
+def _keep_wheels(path: Path, manifest: dict[str, Any], store: Path) -> None:
+    """Put the carried wheels into the store, and take out those that no release here is made of."""
+    store.mkdir(mode=0o755, exist_ok=True)
+    places, used = members(path), {part["sha256"] for part in _wheels(manifest)}
+    with open(path, "rb", buffering=0) as file:
+        for member in manifest["members"]:
+            if member["path"].startswith("wheels/") and _kept(store.parent, member) is None:
+                staging = store / ".new"
+                _write(staging, _member(file, member, places), 0o644)
+                staging.replace(store / member["sha256"])
+    for other in store.parent.glob("releases/*/MANIFEST.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            used |= {part["sha256"] for part in _wheels(json.loads(other.read_bytes()))}
+    for wheel in store.iterdir():
+        if wheel.name not in used:
+            wheel.unlink()
 
 
 def _member(file: BinaryIO, member: dict[str, Any], places: dict[str, tuple[int, int]]) -> bytes:

@@ -32,6 +32,7 @@ MAX_MANIFEST, MAX_SIGNATURE, MAX_MEMBERS, MAX_SHOWN = 16 << 20, 4096, 100_000, 4
 UNLISTED = ("MANIFEST.json", "MANIFEST.sig")
 ZEROS = bytes(BLOCK)
 HEX = re.compile(r"[0-9a-f]{64}")
+VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,63}")
 LOCALE = [os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG")]
 KOREAN = next(filter(None, LOCALE), "").startswith("ko")
 INTEGRITY, PRECONDITION, USAGE = 5, 3, 2
@@ -144,7 +145,7 @@ def parse_manifest(raw: bytes) -> dict[str, Any]:
 def _check_form(manifest: Any) -> None:
     if manifest["format"] != 1 or manifest["product"] != "tracking-bundle":
         raise ValueError("unknown format")
-    if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,63}", manifest["version"]):
+    if not VERSION.fullmatch(manifest["version"]):
         raise ValueError("version")
     if not all(
         type(manifest[key]) is int and 0 <= manifest[key] < 1 << 33 for key in ("counter", "mtime")
@@ -156,25 +157,44 @@ def _check_form(manifest: Any) -> None:
     if not isinstance(manifest["arch"], str) or not 0 < len(members) <= MAX_MEMBERS:
         raise ValueError("arch or members")
     for member in members:
-        path, size = member["path"], member["size"]
-        parts = path.split("/")
-        if (
-            path in seen
-            or any(part in ("", ".", "..") for part in parts)
-            or not path.isprintable()
-            or "\\" in path
-        ):
-            raise ValueError(f"member {path!r}")
-        if type(size) is not int or size < 0 or member["mode"] not in (0o644, 0o755):
-            raise ValueError(f"size or mode of {path}")
-        if not HEX.fullmatch(member["sha256"]):
-            raise ValueError(f"sha256 of {path}")
-        header(path, size, member["mode"], manifest["mtime"])
-        seen.add(path)
+        _check_member(member, seen)
+        if member["mode"] not in (0o644, 0o755):
+            raise ValueError(f"mode of {member['path']}")
+        header(member["path"], member["size"], member["mode"], manifest["mtime"])
+    _check_delta(manifest, seen)
     if members[0]["path"] != "bootstrap.sh" or not isinstance(manifest["images"], list):
         raise ValueError("bootstrap.sh must be first")
     if not all(f"wheels/{name}" in seen for names in manifest["wheels"].values() for name in names):
         raise ValueError("wheels")
+
+
+def _check_member(member: dict[str, Any], seen: set[str]) -> None:
+    path, size = member["path"], member["size"]
+    if (
+        path in seen
+        or any(part in ("", ".", "..") for part in path.split("/"))
+        or not path.isprintable()
+        or "\\" in path
+    ):
+        raise ValueError(f"member {path!r}")
+    if type(size) is not int or size < 0 or not HEX.fullmatch(member["sha256"]):
+        raise ValueError(f"size or sha256 of {path}")
+    seen.add(path)
+
+
+def _check_delta(manifest: Any, seen: set[str]) -> None:
+    """What a delta stands on, and what it needs from there: layers and wheels, none of which it carries."""
+    base, needs = manifest.get("base"), manifest.get("needs", [])
+    if len(needs) > MAX_MEMBERS or (needs and base is None):
+        raise ValueError("needs")
+    if base is not None and not (
+        VERSION.fullmatch(base["version"]) and HEX.fullmatch(base["inventory"])
+    ):
+        raise ValueError("base")
+    for need in needs:
+        _check_member(need, seen)
+        if not need["path"].startswith(("blobs/sha256/", "wheels/")):
+            raise ValueError(f"needs {need['path']}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import manifest, seal, unseal
+from bundle import delta, manifest, seal, unseal
 from bundle.manifest import Manifest, SealedImage
 from bundle.packing import PackedImage
 
@@ -32,13 +32,20 @@ def wheel(folder: Path, name: str = "demo") -> Path:
     """A wheel with one module and one command."""
     path = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr(f"{name}/__init__.py", "def main():\n    print('hello from demo')\n")
-        file.writestr(f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nVersion: 1.0\n")
-        text = f"[console_scripts]\n{name} = {name}:main\n\n[other]\nnot-a-command = {name}:main\n"
-        file.writestr(f"{name}-1.0.dist-info/entry_points.txt", text)
-        file.writestr(f"{name}-1.0.data/purelib/{name}_extra.py", "")
-        file.writestr(f"{name}-1.0.data/scripts/nothing", "")
-        file.writestr("../escape.py", "")
+        commands = (
+            f"[console_scripts]\n{name} = {name}:main\n\n[other]\nnot-a-command = {name}:main\n"
+        )
+        for inner, text in (
+            (f"{name}/__init__.py", "def main():\n    print('hello from demo')\n"),
+            (f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nVersion: 1.0\n"),
+            (f"{name}-1.0.dist-info/entry_points.txt", commands),
+            (f"{name}-1.0.data/purelib/{name}_extra.py", ""),
+            (f"{name}-1.0.data/scripts/nothing", ""),
+            ("../escape.py", ""),
+        ):
+            file.writestr(
+                zipfile.ZipInfo(inner), text
+            )  # no date of today: made again it is the same
     return path
 
 
@@ -87,6 +94,7 @@ def make(
     created: int = CREATED,
     expires: int | None = 4_000_000_000,
     key: Path | None = None,
+    base: delta.Inventory | None = None,
 ) -> Made:
     """Seal a bundle of a few hundred kilobytes in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +112,7 @@ def make(
         images=images,
         wheels={python: (wheel(folder),) for python in PYTHONS},
         key=seal.load_key(key or folder / "key" / "sign.key", make=True),
+        base=base,
     )
     raw = unseal.manifest_bytes(sealed.path)
     return Made(

@@ -37,14 +37,14 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "shared",
-        ("site", "vault", "store", "gateway_client", "inside"),
+        ("site", "vault", "store", "stock", "gateway_client", "inside"),
     ),  # parts of the installation that several verbs read
     ("edges", ("run", "engine", "builder", "host", "console")),
     (
         "deciding",
         (
             *("config", "settings", "words", "services", "plan", "templates", "recipes"),
-            *("manifest", "trust", "unseal", "unpack", "environment"),
+            *("manifest", "delta", "trust", "unseal", "unpack", "environment"),
         ),
     ),
     ("values", ("errors", "model")),
@@ -77,7 +77,7 @@ ENGINE_WORDS = ("docker", "podman")
 ENGINE_WORD_OWNERS = {"engine"}
 LONGEST_MODULE = 350
 LONGER = {
-    "unseal": 540
+    "unseal": 580
 }  # one file, since sh can vouch for one digest only; it says everything in two languages
 LONGEST_FUNCTION = 40
 LONGEST_DECLARATION = 60  # a service is one declaration, not steps

@@ -7,11 +7,23 @@ import os
 import sys
 from pathlib import Path
 
-from bundle import checks, install, intake, manifest, operate, preflight, site, users, vault
+from bundle import (
+    checks,
+    delta,
+    install,
+    intake,
+    manifest,
+    operate,
+    preflight,
+    site,
+    stock,
+    users,
+    vault,
+)
 from bundle.config import SiteConfig
 from bundle.console import confirm, table
 from bundle.errors import CheckFailedError, PreconditionError
-from bundle.host import Host
+from bundle.host import Host, write_file
 from bundle.model import EngineFacts
 from bundle.plan import PROJECT, Plan, make_plan
 from bundle.run import log, step
@@ -54,7 +66,7 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
             host,
             facts,
             release,
-            sum(i.size for i in missing),
+            missing,
         )
     confirm(say(f"start the stack in {host.root}?", f"{host.root}에 스택을 시작할까요?"), yes=yes)
     with host.lock("install"):
@@ -62,7 +74,8 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
         site.keep_site(host, given, settings)
         plan = planned(host, release.manifest.version, settings, facts)
         with step(say("images, out of the bundle into the engine", "이미지 적재 (번들 → 엔진)")):
-            rows = intake.import_images(release.bundle, release.manifest, host.engine)
+            known = stock.releases(host.root)
+            rows = intake.import_images(release.bundle, release.manifest, host.engine, known)
             for row in rows:
                 log.info("  %-9s %s (%.0f MB)", row.how, row.reference, row.size / 1e6)
         with step(say("secrets, certificates, settings", "비밀, 인증서, 설정")):
@@ -79,9 +92,13 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
 
 
 def precheck(
-    plan: Plan, host: Host, facts: EngineFacts, release: manifest.Release, image_bytes: int
+    plan: Plan,
+    host: Host,
+    facts: EngineFacts,
+    release: manifest.Release,
+    missing: list[manifest.SealedImage],
 ) -> None:
-    """Show every precondition.
+    """Show every precondition; of a delta whose base is gone, write down what would be needed.
 
     Raises PreconditionError with all that are not met.
     """
@@ -90,9 +107,9 @@ def precheck(
     wanted = preflight.Release(
         arch=sealed.arch,
         created=int(created.timestamp()),
-        image_bytes=image_bytes,
+        image_bytes=sum(image.size for image in missing),
     )
-    rows = preflight.preflight(plan, host, facts, wanted)
+    rows = [*preflight.preflight(plan, host, facts, wanted), *check_base(host, sealed, missing)]
     for row in rows:
         log.info("  %s %-14s %s", "✗" if row.problem else "✓", row.name, row.found)
     for note in preflight.notes(facts):
@@ -100,6 +117,20 @@ def precheck(
     problems = [row.problem for row in rows if row.problem]
     if problems:
         raise PreconditionError.of(problems)
+
+
+def check_base(
+    host: Host, sealed: manifest.Manifest, missing: list[manifest.SealedImage]
+) -> list[preflight.Row]:
+    """Of a delta: whether every layer that it needs is here; if not, the request that asks for them is written."""
+    if sealed.base is None or not missing:
+        return []
+    here = stock.look(host.engine, host.root, sealed)
+    gone, request = delta.gone(sealed, here, missing), host.path("request.json")
+    if gone:
+        write_file(request, delta.dump(here, gone))
+    problem = delta.refusal(sealed.base.version, gone, request) if gone else None
+    return [preflight.Row(name="base", found=sealed.base.version, problem=problem)]
 
 
 def farewell(plan: Plan, host: Host) -> list[str]:
@@ -139,6 +170,19 @@ def verify(here: Path, *, only: tuple[str, ...], form: str, report: str) -> str:
             + str(outcome.folder / "verify.html"),
         )
     return outcome.text(form)
+
+
+def inventory(here: Path, *, out: Path) -> Path:
+    """Write down what is on this host, for the next delta; the file."""
+    host, release = open_host(here)
+    found = stock.look(host.engine, host.root, release.manifest)
+    write_file(out, delta.dump(found))
+    layers, wheels = len(found.blobs), len(found.wheels)
+    log.info(
+        "  %s",
+        say(f"{layers} layers, {wheels} wheels", f"레이어 {layers}개, 휠 {wheels}개"),
+    )
+    return out
 
 
 def start(here: Path) -> None:

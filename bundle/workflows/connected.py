@@ -6,7 +6,7 @@ import re
 import time
 from pathlib import Path
 
-from bundle import __version__, carry, config, images, lock, packing, rehearse, seal
+from bundle import __version__, carry, config, delta, images, lock, packing, rehearse, seal
 from bundle.checks.stage import EXPERIMENT
 from bundle.console import table
 from bundle.engine import Engine
@@ -17,8 +17,8 @@ from bundle.words import say
 SIGN_KEY = "sign.key"
 
 
-def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str) -> str:
-    """Make the sealed bundle; returns the last line: its sha256 and its path."""
+def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str, base: str = "") -> str:
+    """Make the sealed bundle, or with `base` the delta; returns the last line: its sha256 and its path."""
     start = time.monotonic()
     conf = config.read_bundle(Path(settings) if settings else None)
     key = seal.load_key(
@@ -26,6 +26,7 @@ def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str) -> str:
     )
     engine = Engine()
     arch = engine.api.version()["Arch"]
+    inventory = read_inventory(Path(base), arch) if base else None
     with step(say("images, from locked inputs", "이미지 (잠긴 입력에서)")):
         built = images.build_all(conf, engine, here, __version__)
     with step(say("layers, compressed once", "레이어 (한 번만 압축)")):
@@ -42,9 +43,29 @@ def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str) -> str:
             images=packed,
             wheels=wheels,
             key=key,
+            base=inventory,
         )
     log.info("%s", report(sealed, time.monotonic() - start))
     return f"{sealed.sha256}  {sealed.path}"
+
+
+def read_inventory(path: Path, arch: str) -> delta.Inventory:
+    """The closed side's inventory in the file `path`, for a bundle for `arch`.
+
+    Raises ConfigError when it is none, or of another product or architecture, or newer than this tool.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        message = say(f"cannot be read: {error.strerror}", f"읽을 수 없습니다: {error.strerror}")
+        hint = say(
+            "Give the file that invoke inventory wrote on the closed side.",
+            "폐쇄망 쪽에서 invoke inventory가 쓴 파일을 지정하십시오.",
+        )
+        raise ConfigError(message, where=str(path), hint=hint) from error
+    inventory = delta.parse(raw, str(path))
+    delta.check_fits(inventory, arch, str(path))
+    return inventory
 
 
 def created(here: Path) -> int:
@@ -81,11 +102,12 @@ def relock(here: Path, *, settings: str, upgrade: str, gone: bool) -> str:
 
 
 def newest_bundle(folder: Path) -> Path:
-    """The newest sealed file in `folder`.
+    """The newest sealed file in `folder` that stands by itself.
 
     Raises ConfigError when there is none.
     """
-    found = sorted(folder.glob("tracking-bundle-*.tar"), key=lambda path: path.stat().st_mtime)
+    files = [path for path in folder.glob("tracking-bundle-*.tar") if "-delta-" not in path.name]
+    found = sorted(files, key=lambda path: path.stat().st_mtime)
     if not found:
         raise ConfigError("there is no bundle", where=str(folder), hint="Run invoke bundle first.")
     return found[-1]

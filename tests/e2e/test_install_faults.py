@@ -120,7 +120,7 @@ def test_nothing_is_changed_and_all_is_told_where_preconditions_fail(spare: Spar
         "but the limits of the services add up to",
     )
     assert spare.untouched()
-    assert spare.sh(f"ls {shlex.quote(ROOT)}").text.split() == ["current", "releases"]
+    assert spare.sh(f"ls {shlex.quote(ROOT)}").text.split() == ["current", "releases", "wheels"]
 
 
 @pytest.mark.timeout(120)
@@ -377,4 +377,4 @@ def test_uninstall_leaves_data_and_purge_leaves_nothing(spare: Spare) -> None:
     assert spare.untouched()
     left = "docker volume ls -q; docker images; ls /etc/cron.d /etc/systemd/system/*"
     assert "tracking" not in spare.sh(left).text
-    assert spare.sh(f"ls {shlex.quote(ROOT)}").text.split() == ["current", "releases"]
+    assert spare.sh(f"ls {shlex.quote(ROOT)}").text.split() == ["current", "releases", "wheels"]
