@@ -257,7 +257,7 @@ def test_delta_on_a_host_without_an_installation_writes_nothing(
     full: bundles.Made, tmp_path: Path
 ) -> None:
     made = bundles.make(tmp_path / "made", base=inventory_of(full, tmp_path), version="1.1")
-    with pytest.raises(unseal.SealError, match="delta on 1.0") as refused:
+    with pytest.raises(unseal.SealError, match="is a delta on") as refused:
         unpack.unpack(made.path, unseal.read_manifest(made.path), tmp_path / "none", {})
     assert "--root" in refused.value.hint
     assert not (tmp_path / "none").exists()
