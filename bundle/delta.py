@@ -97,7 +97,7 @@ def gone(manifest: Manifest, inventory: Inventory, images: Sequence[SealedImage]
     return sorted(need.path for need in manifest.needs if need.path in layers)
 
 
-def refusal(base: str, gone: Sequence[str], request: Path) -> Problem:
+def refusal(base: str, gone: Sequence[str], request: Path | str = "inventory.json") -> Problem:
     """Why a delta on the release `base` cannot be used here, and what to do: `gone` is asked for in `request`."""
     names = "\n".join(f"  | {path}" for path in gone)
     return Problem(

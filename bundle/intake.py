@@ -20,7 +20,7 @@ from typing import Any
 from bundle import delta, stock, store, unseal
 from bundle.door import Shelf, places, serve
 from bundle.engine import Engine
-from bundle.errors import BundleError, CommandError, IntegrityError
+from bundle.errors import BundleError, CommandError, IntegrityError, PreconditionError
 from bundle.manifest import MANIFEST_TYPE, PRODUCT, Manifest, SealedImage, blob_path
 from bundle.run import Progress, log, step
 
@@ -46,10 +46,13 @@ def import_images(
 
     `known`: the releases that were unpacked before, whose layers the engine may have.
 
-    Raises IntegrityError when an image is not what was sealed, CommandError when the engine cannot take it.
+    Raises IntegrityError when an image is not what was sealed, CommandError when the engine cannot take it,
+    PreconditionError before anything is changed when a delta's base is not here.
     """
     _clear_left_overs(engine)
     missing = [image for image in manifest.images if not is_right(engine, image)]
+    if missing and manifest.base:
+        _check_base(manifest.base.version, manifest, missing, engine, known)
     done = {}
     if missing:
         with step(f"importing {len(missing)} images"):
@@ -65,6 +68,18 @@ def import_images(
             f"the engine holds other layers than were sealed: {', '.join(wrong)}", hint=hint
         )
     return tuple(done.get(image.name) or _row(image, "present") for image in manifest.images)
+
+
+def _check_base(
+    base: str,
+    manifest: Manifest,
+    images: Sequence[SealedImage],
+    engine: Engine,
+    known: Sequence[Manifest],
+) -> None:
+    gone = delta.gone(manifest, stock.in_engine(engine, manifest, known), images)
+    if gone:
+        raise PreconditionError.of([delta.refusal(base, gone)])
 
 
 def is_right(engine: Engine, image: SealedImage) -> bool:

@@ -1,0 +1,64 @@
+"""Import the images of a bundle into an engine and tell as JSON how it went; run as a process that can be killed.
+
+python -m tests.importer BUNDLE ENGINE KILL_AFTER [KNOWN_MANIFEST …]: seconds after which it kills itself, 0: never.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from bundle import intake, manifest
+from bundle.engine import Engine
+from bundle.errors import BundleError
+from bundle.run import log
+
+
+class Asked(logging.Handler):
+    """What the engine asked the door for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the lines of the door."""
+        if record.getMessage().startswith("door: "):
+            self.lines.append(record.getMessage())
+
+
+def main(bundle: str, engine: str, kill_after: str, *known: str) -> None:
+    """Import, and print what was done, asked for and needed."""
+    asked, begin = Asked(), time.monotonic()
+    log.addHandler(asked)
+    log.setLevel(logging.DEBUG)
+    path = Path(bundle)
+    if float(kill_after):
+        threading.Timer(float(kill_after), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    found: dict[str, Any] = {"error": "", "code": 0, "hint": "", "how": {}}
+    try:
+        before = [manifest.parse(Path(one).read_bytes()) for one in known]
+        rows = intake.import_images(path, manifest.read(path), Engine(host=engine), before)
+        found["how"] = {row.name: row.how for row in rows}
+    except BundleError as error:
+        found |= {"error": str(error), "code": error.exit_code, "hint": error.problems[0].hint}
+    found["blobs"] = [
+        line.split("/blobs/")[1].split()[0]
+        for line in asked.lines
+        if "GET" in line and "/blobs/" in line
+    ]
+    found["seconds"] = time.monotonic() - begin
+    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
