@@ -9,7 +9,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from bundle.console import operator
-from bundle.workflows import closed, connected
+from bundle.workflows import bench, closed, connected
 
 HERE = Path(__file__).resolve().parent
 COMMON = {
@@ -260,7 +260,38 @@ def users_env(
         print(closed.users_env(HERE, name=user, out=Path(out)))
 
 
+@task(
+    name="bundle",
+    help={
+        "quick": "one pair instead of five",
+        "only": "measure only this group: size, seal, pack, import, delta, peers, memory (repeatable)",
+        "strict": "exit code 6 when a goal is missed",
+        "bundle": "the sealed file to measure (default: made of this checkout now)",
+        "old": "a bundle that differs by one Python package, for the delta (default: made with Phoenix 20.25)",
+        **COMMON,
+    },
+    iterable=["only"],
+)
+def bench_bundle(
+    _: Context,
+    only: list[str],
+    quick: bool = False,
+    strict: bool = False,
+    bundle: str = "",
+    old: str = "",
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Measure size, import, check, packing and memory side by side with other ways; dist/reports/bench-bundle.json."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(
+            bench.bench_bundle(HERE, quick=quick, strict=strict, only=only, bundle=bundle, old=old)
+        )
+
+
 users = Collection("users", users_list, users_add, users_env)
+benchmarks = Collection("bench", bench_bundle)
 namespace = Collection(
     bundle,
     lock,
@@ -275,4 +306,5 @@ namespace = Collection(
     schedule,
     uninstall,
     users,
+    benchmarks,
 )

@@ -24,12 +24,16 @@ class Build:
     arguments: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Path] = field(default_factory=dict)
     network: str = "none"
+    output: Path | None = None
+    """Where the built files go, instead of an image in the engine."""
 
 
 def command_line(wanted: Build, proxies: Mapping[str, str]) -> list[str]:
     """The client's arguments for `wanted`; of the proxies only the names, since they may carry a password."""
-    command = ["buildx", "build", "--builder", "default", "--load", "--provenance=false"]
-    command += ["--progress=plain", "--network", wanted.network, "--tag", wanted.tag]
+    command = ["buildx", "build", "--builder", "default", "--provenance=false"]
+    command += ["--progress=plain", "--network", wanted.network]
+    into_engine = ["--load", "--tag", wanted.tag]
+    command += [f"--output=type=local,dest={wanted.output}"] if wanted.output else into_engine
     command += ["--file", str(wanted.context / wanted.file)]
     for name, folder in sorted(wanted.contexts.items()):
         command += ["--build-context", f"{name}={folder}"]

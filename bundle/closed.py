@@ -150,17 +150,24 @@ class ClosedHost:
 
         Raises CommandError when it fails or takes longer than `timeout` seconds, which ends it there too.
         """
-        self._running()
-        limit = ["/usr/bin/timeout", "--kill-after=5", f"{timeout:.0f}"]
-        inner = [*limit, "/bin/sh", "-c", _IN_FOLDER, "sh", cwd, *command]
         return run(
-            [str(SCRIPTS / "closed-host"), "enter", str(self.folder), "--", *inner],
+            self.line(command, timeout=timeout, cwd=cwd),
             timeout=timeout + 15,
             env={**ENVIRONMENT, **(env or {})},
             text=text,
             check=check,
             stream=stream,
         )
+
+    def line(self, command: Sequence[str], *, timeout: float, cwd: str = "/root") -> list[str]:
+        """The command line that runs `command` in it, from here.
+
+        Raises PreconditionError when the host is off.
+        """
+        self._running()
+        limit = ["/usr/bin/timeout", "--kill-after=5", f"{timeout:.0f}"]
+        inner = [*limit, "/bin/sh", "-c", _IN_FOLDER, "sh", cwd, *command]
+        return [str(SCRIPTS / "closed-host"), "enter", str(self.folder), "--", *inner]
 
     def beside(
         self,

@@ -57,6 +57,16 @@ def find_client(plugin: str) -> str:
     )
 
 
+def save_command(references: Sequence[str], *, client: str = "docker") -> list[str]:
+    """The engine's own way to put images into an archive, on standard output: what ours is compared with."""
+    return [client, "save", *references]
+
+
+def load_command(archive: str) -> list[str]:
+    """The engine's own way to take in the images of an archive: what ours is compared with."""
+    return ["docker", "load", "--quiet", "--input", archive]
+
+
 def _options(wanted: OneOff) -> list[str]:
     """The options of a one-off container: no rights, no writable root, no log, nothing pulled."""
     options = ["--rm", "--interactive", "--log-driver", "none", "--pull", "never", "--read-only"]

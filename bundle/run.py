@@ -7,13 +7,15 @@ reported once: the command, how it ended, its last lines.
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -171,6 +173,69 @@ def popen(command: Sequence[str], *, stdin: IO[bytes] | None = None) -> subproce
         )
     except FileNotFoundError as error:
         raise _not_found(command, error) from error
+
+
+def measure(
+    command: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    watch: Callable[[int, threading.Event], None] | None = None,
+) -> tuple[float, str]:
+    """Run `command` for its time's sake: the seconds it took and all that it printed.
+
+    `watch` runs beside it, with its pid and the event of its end. It and its children are one session, ended together.
+
+    Raises CommandError when it fails or takes longer than `timeout` seconds, PreconditionError when it is not there.
+    """
+    line = shlex.join(command)
+    log.debug("+ %s", line)
+    with tempfile.TemporaryFile() as out:
+        begin = time.monotonic()
+        try:
+            child = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise _not_found(command, error) from error
+        _await(child, timeout, watch or _watch_nothing)
+        seconds = time.monotonic() - begin
+        out.seek(0)
+        text = out.read().decode("utf-8", "replace")
+    if child.returncode != 0:
+        how = "no answer" if seconds >= timeout else describe_exit(child.returncode)
+        raise CommandError(f"{line}: {how} after {seconds:.0f} s\n{tail(text)}")
+    return seconds, text
+
+
+def _await(
+    child: subprocess.Popen[bytes], timeout: float, watch: Callable[[int, threading.Event], None]
+) -> None:
+    """Wait for the end of `child` without a limit of its own, which would look for it only every 50 ms."""
+    ended = threading.Event()
+    watchdog = threading.Timer(timeout, os.killpg, (child.pid, signal.SIGKILL))
+    watcher = threading.Thread(target=watch, args=(child.pid, ended), daemon=True)
+    watcher.start()
+    watchdog.start()
+    try:
+        child.wait()
+    finally:
+        watchdog.cancel()
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        ended.set()
+
+
+def _watch_nothing(_: int, ended: threading.Event) -> None:
+    ended.wait()
 
 
 def detach(command: Sequence[str], *, log_file: Path, env: Mapping[str, str] | None = None) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from bundle.errors import ConfigError
 from bundle.manifest import Manifest
 
 TEXT = """\
@@ -56,3 +60,18 @@ def trust_sheet(
         created=manifest.created,
         expires=manifest.expires,
     )
+
+
+def fingerprint_of(bundle: Path) -> str:
+    """The key's fingerprint on the trust sheet beside `bundle`.
+
+    Raises ConfigError when there is no such sheet.
+    """
+    sheet = bundle.with_suffix(".trust.txt")
+    match = re.search(
+        r"--fingerprint ([0-9a-f]{64})", sheet.read_text("utf-8") if sheet.exists() else ""
+    )
+    if not match:
+        hint = "Give it with --fingerprint HEX."
+        raise ConfigError("no fingerprint is known", where=str(sheet), hint=hint)
+    return match[1]

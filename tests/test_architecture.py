@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "checks",
             ),
             *("pki", "debs", "wheels", "carry", "packing", "door", "closed", "bare", "browse"),
+            "bench",
         ),
     ),
     (
@@ -63,6 +64,7 @@ HELPERS = {
     "install": {"bootstrap", "pki"},
     "operate": {"pki"},
     "browse": {"closed"},
+    "bench": {"closed", "debs", "door", "images", "intake", "lock"},
 }
 
 # Inside a layer: who may import whom. Edges build on one another; deciding modules read one another's values.

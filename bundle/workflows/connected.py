@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from bundle.console import table
 from bundle.engine import Engine
 from bundle.errors import ConfigError
 from bundle.run import log, step
+from bundle.trust import fingerprint_of
 from bundle.words import say
 
 SIGN_KEY = "sign.key"
@@ -111,21 +111,6 @@ def newest_bundle(folder: Path) -> Path:
     if not found:
         raise ConfigError("there is no bundle", where=str(folder), hint="Run invoke bundle first.")
     return found[-1]
-
-
-def fingerprint_of(bundle: Path) -> str:
-    """The key's fingerprint on the trust sheet beside `bundle`.
-
-    Raises ConfigError when there is no such sheet.
-    """
-    sheet = bundle.with_suffix(".trust.txt")
-    match = re.search(
-        r"--fingerprint ([0-9a-f]{64})", sheet.read_text("utf-8") if sheet.exists() else ""
-    )
-    if not match:
-        hint = "Give it with --fingerprint HEX."
-        raise ConfigError("no fingerprint is known", where=str(sheet), hint=hint)
-    return match[1]
 
 
 def rehearsal(here: Path, *, bundle: str, fingerprint: str, keep: bool, browser: bool) -> str:

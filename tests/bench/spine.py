@@ -7,40 +7,38 @@ table has the goal of each figure, every sample, and whether the median meets it
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import logging
-import os
-import platform
 import re
-import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bundle import rehearse
+from bundle.bench.figures import Wanted, as_table, write_report
 from bundle.closed import ClosedHost
 from bundle.config import cache_folder
-from bundle.console import table
 from bundle.run import log
-from bundle.workflows.connected import fingerprint_of
+from bundle.trust import fingerprint_of
 
 FOLDER = Path("/var/tmp/tracking-bundle-bench")
 STATS = ["docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}"]
 STATES = ["docker", "ps", "--format", "{{.Status}}"]
 UNITS = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0}
-GOALS = {
-    "bundle file, MB": 600.0,
-    "empty engine to verify green, s": 120.0,
-    "services healthy after up on empty databases, s": 30.0,
-    "second install, s": 10.0,
-    "verify, s": 45.0,
-    "stack idle, MiB": 1536.0,
-    "green after power cut, s": 90.0,
-    "green after power cut with live-restore, s": 90.0,
-}
+ROWS = tuple(
+    Wanted(name=name, unit=unit, goal=goal, against="the issue's goal")
+    for name, unit, goal in (
+        ("bundle file", "MB", 600),
+        ("empty engine to verify green", "s", 120),
+        ("services healthy after up on empty databases", "s", 30),
+        ("second install", "s", 10),
+        ("verify", "s", 45),
+        ("stack idle", "MiB", 1536),
+        ("green after power cut", "s", 90),
+        ("green after power cut with live-restore", "s", 90),
+    )
+)
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -88,58 +86,18 @@ def one_round(wanted: rehearse.Rehearsal) -> dict[str, float]:
         begin = time.monotonic()
         said = rehearse.invoke(host, "install", "--yes", timeout=900)
         verify = seconds(lambda: rehearse.verify(host, wanted))
-        figures = {"empty engine to verify green, s": time.monotonic() - begin, "verify, s": verify}
+        figures = {"empty engine to verify green": time.monotonic() - begin, "verify": verify}
         healthy = [float(s) for s in re.findall(r"is healthy \(([0-9.]+) s\)", said)]
-        figures["services healthy after up on empty databases, s"] = max(healthy)
-        figures["second install, s"] = seconds(lambda: rehearse.install_again(host, wanted))
+        figures["services healthy after up on empty databases"] = max(healthy)
+        figures["second install"] = seconds(lambda: rehearse.install_again(host, wanted))
         time.sleep(20)
-        figures["stack idle, MiB"] = idle_memory(host)
-        figures["green after power cut, s"] = power_cut(host, live_restore=False)
-        figures["green after power cut with live-restore, s"] = power_cut(host, live_restore=True)
-        figures["bundle file, MB"] = wanted.bundle.stat().st_size / 1e6
+        figures["stack idle"] = idle_memory(host)
+        figures["green after power cut"] = power_cut(host, live_restore=False)
+        figures["green after power cut with live-restore"] = power_cut(host, live_restore=True)
+        figures["bundle file"] = wanted.bundle.stat().st_size / 1e6
         return figures
     finally:
         host.remove()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One figure over all rounds, in the form of bench-<name>.json."""
-
-    name: str
-    value: float
-    unit: str
-    against: str
-    goal: float
-    met: bool
-    samples: list[float]
-
-
-def figure(name: str, goal: float, samples: list[float]) -> Figure:
-    """The figure `name` (with its unit behind the comma) against the issue's goal."""
-    median = statistics.median(samples)
-    title, _, unit = name.rpartition(", ")
-    rounded = [round(sample, 1) for sample in samples]
-    return Figure(
-        name=title,
-        value=round(median, 1),
-        unit=unit,
-        against="the issue's goal",
-        goal=goal,
-        met=median <= goal,
-        samples=rounded,
-    )
-
-
-def write_report(figures: list[Figure], target: Path) -> None:
-    """Write bench-spine.json."""
-    report = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}",
-        "figures": [asdict(found) for found in figures],
-    }
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(report, indent=1), "utf-8")
 
 
 def main() -> None:
@@ -159,13 +117,9 @@ def main() -> None:
         reports=bundle.parent / "reports",
     )
     rounds = [one_round(wanted) for _ in range(options.rounds)]
-    figures = [figure(name, goal, [r[name] for r in rounds]) for name, goal in GOALS.items()]
-    write_report(figures, bundle.parent / "reports" / "bench-spine.json")
-    rows = [
-        (f.name, f"{f.value:,} {f.unit}", f"{f.goal:,.0f}", "✓" if f.met else "✗", str(f.samples))
-        for f in figures
-    ]
-    sys.stdout.write(table(("figure", "median", "goal", "met", "samples"), rows) + "\n")
+    figures = [row.measured([one[row.name] for one in rounds]) for row in ROWS]
+    write_report("spine", figures, bundle.parent / "reports")
+    sys.stdout.write(as_table(figures) + "\n")
 
 
 if __name__ == "__main__":

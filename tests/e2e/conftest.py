@@ -22,7 +22,7 @@ from bundle.closed import ClosedHost
 from bundle.config import cache_folder
 from bundle.errors import BundleError
 from bundle.run import run
-from bundle.workflows.connected import fingerprint_of
+from bundle.trust import fingerprint_of
 from tests.e2e.stack import Sealed, Stack
 
 TOP = Path(__file__).parents[2]
