@@ -8,14 +8,14 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bundle.errors import ConfigError, Problem
-from bundle.model import Layout
-from bundle.settings import BUNDLE, SITE, Setting, default_domain, domain_problem
+from bundle.model import Layout, Named
+from bundle.settings import BUNDLE, SITE, Setting, default_domain, domain_problem, named
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,14 +54,26 @@ class BundleConfig:
     cache: Path
     build_timeout_s: int
     compression_level: int
+    extras_images: tuple[Named, ...]
+    extras_files: tuple[Named, ...]
+    extras_wheels: tuple[str, ...]
+    extras_compose: str
+    extras_limit_mb: int
 
 
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys."""
+def flatten(
+    table: Mapping[str, Any], prefix: str = "", lists: Container[str] = ()
+) -> dict[str, Any]:
+    """Nested tables as dotted keys; a table in the place of one of `lists` is a list of its entries."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
+        if prefix + key in lists and isinstance(value, Mapping):
+            texts = [isinstance(entry, str) for entry in value.values()]
+            flat[prefix + key] = (
+                [f"{name}={entry}" for name, entry in value.items()] if all(texts) else value
+            )
+        elif isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}.", lists))
         else:
             flat[prefix + key] = value
     return flat
@@ -71,6 +83,21 @@ def _key_problem(where: str, key: str, settings: Mapping[str, Setting]) -> Probl
     near = difflib.get_close_matches(key, settings, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(settings)}."
     return Problem(where=f"{where}: {key}", message="unknown key", hint=hint)
+
+
+def _list_problems(where: str, setting: Setting, value: Any) -> list[Problem]:
+    place, hint = f"{where}: {setting.key}", f"{setting.key}: {setting.help}."
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        return [Problem(where=place, message=f"{value!r} is not a list of texts", hint=hint)]
+    found = [setting.check(entry) for entry in value]
+    return [Problem(where=place, message=wrong, hint=hint) for wrong in found if wrong]
+
+
+def _value_problems(where: str, setting: Setting, value: Any) -> list[Problem]:
+    if isinstance(setting.default, tuple):
+        return _list_problems(where, setting, value)
+    problem = _value_problem(where, setting, value)
+    return [problem] if problem else []
 
 
 def _value_problem(where: str, setting: Setting, value: Any) -> Problem | None:
@@ -95,7 +122,8 @@ def parse(
 ) -> tuple[dict[str, Any], list[Problem]]:
     """The values of `text` by attribute name, defaults filled in, and everything that is wrong with it."""
     try:
-        given = flatten(tomllib.loads(text))
+        lists = {setting.key for setting in settings if isinstance(setting.default, tuple)}
+        given = flatten(tomllib.loads(text), lists=lists)
     except tomllib.TOMLDecodeError as error:
         return {}, [
             Problem(
@@ -107,9 +135,10 @@ def parse(
     known = {setting.key: setting for setting in settings}
     problems = [_key_problem(where, key, known) for key in given if key not in known]
     for key, value in given.items():
-        if key in known and (problem := _value_problem(where, known[key], value)):
-            problems.append(problem)
-    return {s.attribute: given.get(s.key, s.default) for s in settings}, problems
+        if key in known:
+            problems += _value_problems(where, known[key], value)
+    found = {s.attribute: given.get(s.key, s.default) for s in settings}
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}, problems
 
 
 def read_text(path: Path) -> str:
@@ -168,10 +197,20 @@ def parse_bundle(text: str, where: str = "bundle.toml") -> BundleConfig:
                 hint="Write NAME@sha256:<64 hexadecimal digits>.",
             )
         )
+    for key in ("extras_images", "extras_files") if values else ():
+        values[key] = tuple(Named(*named(str(entry))) for entry in values[key])
+        problems += _twice(f"{where}: {key.replace('_', '.')}", [e.label for e in values[key]])
     if problems:
         raise ConfigError.of(problems)
     values["cache"] = Path(values["cache"]).expanduser() if values["cache"] else cache_folder()
     return BundleConfig(**values)
+
+
+def _twice(where: str, names: Sequence[str]) -> list[Problem]:
+    return [
+        Problem(where=where, message=f"the name {name!r} is there twice", hint="Give NAME=VALUE.")
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
 
 
 def read_table(path: Path) -> dict[str, Any]:

@@ -41,6 +41,19 @@ class Secret:
     __reduce__ = __reduce_ex__ = __bytes__ = __html__ = _refuse
 
 
+@dataclass(frozen=True)
+class Named:
+    """An extra as the site names it: `source` is a reference or a path."""
+
+    name: str
+    source: str
+
+    @property
+    def label(self) -> str:
+        """Its name; a path without one is called by its last part."""
+        return self.name or self.source.rstrip("/").rpartition("/")[2]
+
+
 @dataclass(frozen=True, kw_only=True)
 class File:
     """A file to be written under the installation's root."""
@@ -142,6 +155,52 @@ class Service:
     needs: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     shm_mb: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """How an extra service is probed; times in seconds."""
+
+    test: tuple[str, ...]
+    interval: int = 30
+    timeout: int = 10
+    retries: int = 3
+    start_period: int = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraService:
+    """A service of the site's own, as far as the rules let it be one; it is called `slug` wherever it has company.
+
+    `files` are (place under <root>/extras, target in the container), read-only; `needs` are other extra services;
+    `writable` is the site's reason for a writable root; with `client` it gets an account in both trackers.
+    """
+
+    name: str
+    image: str
+    user: int
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = ""
+    memory_mb: int = 512
+    pids: int = 256
+    cpus: float = 0
+    shm_mb: int = 64
+    restart: str = "unless-stopped"
+    stop_s: int = 30
+    health: Health | None = None
+    files: tuple[tuple[str, str], ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    writable: str = ""
+    client: bool = False
+
+    @property
+    def slug(self) -> str:
+        """Its name among containers, accounts and folders, where no service of ours can be called so."""
+        return f"extra-{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+LONGEST_NAME = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One key of a file: `check` returns what is wrong with a value of the right type, or nothing."""
+    """One key of a file: `check` returns what is wrong with a value of the right type, or nothing.
+
+    A default that is a tuple takes a list of texts, or a table of texts (`name = "value"` is the entry "name=value");
+    `check` is asked about each entry then.
+    """
 
     key: str
     default: Any
@@ -61,6 +67,37 @@ def address_problem(value: str) -> str:
     except ValueError:
         return f"{value!r} is not an IPv4 address, like 127.0.0.1 or 10.0.0.5"
     return ""
+
+
+def name_problem(name: str) -> str:
+    """Why `name` cannot be that of an extra (it becomes part of image, container and user names); empty when it can."""
+    if NAME.match(name) and len(name) <= LONGEST_NAME:
+        return ""
+    return f"{name!r} cannot be a name: use 1 to {LONGEST_NAME} of a-z and 0-9, with single hyphens inside"
+
+
+def named(entry: str) -> tuple[str, str]:
+    """The entry NAME=VALUE in two; without a name the first is empty (a path may have a = further on)."""
+    name, equals, value = entry.partition("=")
+    return (name.strip(), value.strip()) if equals and "/" not in name else ("", entry.strip())
+
+
+def image_problem(entry: str) -> str:
+    """What is wrong with an entry of extras.images; empty when nothing is."""
+    name, reference = named(entry)
+    if not name or not reference:
+        return f"{entry!r} is not NAME=REFERENCE"
+    if not re.match(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,400}\Z", reference):
+        return f"{reference!r} is not the reference of an image"
+    return name_problem(name)
+
+
+def file_problem(entry: str) -> str:
+    """What is wrong with an entry of extras.files; empty when nothing is."""
+    name, path = named(entry)
+    if not path:
+        return f"{entry!r} names no file"
+    return name_problem(name or path.rstrip("/").rpartition("/")[2])
 
 
 def default_domain() -> str:
@@ -171,11 +208,42 @@ BUNDLE = (
         help="zstd level of the layers: more is smaller and slower",
         check=between(1, 19),
     ),
+    Setting(
+        key="extras.images",
+        default=(),
+        help='images of the site, "NAME=REFERENCE": one that this engine has, or host/image@sha256:… to be pulled',
+        check=image_problem,
+    ),
+    Setting(
+        key="extras.files",
+        default=(),
+        help='files and folders of the site (a model cache), "PATH" or "NAME=PATH" each',
+        check=file_problem,
+    ),
+    Setting(
+        key="extras.wheels",
+        default=(),
+        help="wheels of the site: files, or folders of them",
+        check=lambda entry: "" if entry.strip() else "the path is empty",
+    ),
+    Setting(
+        key="extras.compose",
+        default="",
+        help="a compose file whose services join the stack under its rules, see docs/extras.md",
+    ),
+    Setting(
+        key="extras.limit_mb",
+        default=20000,
+        help="files and wheels of the site may have this much in all, MB: a guard against the wrong folder",
+        check=between(1, 1000000),
+    ),
 )
 
 
 def toml_value(value: Any) -> str:
     """A default as TOML text."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
     return (

@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("config", "settings", "words", "services", "plan", "templates", "recipes"),
             *("manifest", "delta", "trust", "unseal", "unpack", "environment"),
+            "fragment",
         ),
     ),
     ("values", ("errors", "model")),
@@ -73,7 +74,12 @@ WITHIN = {"edges", "deciding", "values", "shared"}
 # `ops` runs inside the ops container: values, deciding and the client kit only. `tracking` is a library of its own.
 ASIDE = {"ops": {"values", "deciding"}, "tracking": set[str]()}
 
-OWNERS = {"subprocess": {"run"}, "jinja2": {"templates"}, "docker": {"engine"}}
+OWNERS = {
+    "subprocess": {"run"},
+    "jinja2": {"templates"},
+    "docker": {"engine"},
+    "yaml": {"fragment"},
+}
 ENVIRONMENT_OWNERS = {"config", "engine", "unseal"}  # unseal runs alone, before the product
 ENGINE_WORDS = ("docker", "podman")
 ENGINE_WORD_OWNERS = {"engine"}

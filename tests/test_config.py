@@ -10,6 +10,7 @@ import pytest
 from bundle import config
 from bundle.config import BundleConfig, SiteConfig, parse_bundle, parse_site
 from bundle.errors import ConfigError
+from bundle.model import Named
 from bundle.settings import (
     BUNDLE,
     SITE,
@@ -148,3 +149,44 @@ def test_language_follows_the_locale(
     monkeypatch.delenv("LC_MESSAGES", raising=False)
     monkeypatch.setenv("LC_ALL", locale)
     assert config.language() == lang
+
+
+def bundle_problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_bundle(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_extras_are_a_list_or_a_table() -> None:
+    listed = parse_bundle(
+        '[extras]\nimages = ["judge=local/judge:1"]\nfiles = ["m=/srv/a=b", "data/cache/"]\nwheels = ["w"]'
+    )
+    assert listed.extras_images == (Named("judge", "local/judge:1"),)
+    assert listed.extras_files == (Named("m", "/srv/a=b"), Named("", "data/cache/"))
+    assert [entry.label for entry in listed.extras_files] == ["m", "cache"]
+    assert listed.extras_wheels == ("w",)
+    assert parse_bundle("").extras_images == ()
+    table = parse_bundle('[extras.images]\njudge = "local/judge:1"\n[extras.files]\nm = "/srv/m"')
+    assert table.extras_images == listed.extras_images
+    assert table.extras_files == (Named("m", "/srv/m"),)
+
+
+def test_every_problem_of_extras_is_told() -> None:
+    found = bundle_problems(
+        '[extras]\nimages = ["judge", "Bad=x", "a=x y", "b=1", "b=2"]\nfiles = ["model.bin", 1]\n'
+        'wheels = "w"\nimage = []\nlimit_mb = 0\n'
+    )
+    told = "\n".join(found)
+    for wanted in (
+        "'judge' is not NAME=REFERENCE",
+        "'Bad' cannot be a name",
+        "'x y' is not the reference",
+        "the name 'b' is there twice",
+        "extras.files: ['model.bin', 1] is not a list of texts",
+        "extras.wheels: 'w' is not a list of texts",
+        "Did you mean extras.images?",
+        "0 is not between",
+    ):
+        assert wanted in told, wanted
+    assert len(found) == 8
+    assert "'model.bin' cannot be a name" in bundle_problems('extras.files = ["model.bin"]')[0]
