@@ -19,7 +19,7 @@ from bundle import unseal
 from bundle.manifest import MANIFEST_TYPE, PRODUCT, Manifest, as_bundle_error
 from bundle.run import log
 
-ROUTE = re.compile(rf"/v2/{PRODUCT}/([a-z0-9._-]+)/(manifests|blobs)/([A-Za-z0-9._:-]+)")
+ROUTE = re.compile(rf"/v2/{PRODUCT}/([a-z0-9._/-]+)/(manifests|blobs)/([A-Za-z0-9._:-]+)")
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from bundle.errors import BundleError, ConfigError, IntegrityError, Precondition
 
 FORMAT = 1
 PRODUCT = "tracking-bundle"
+EXTRA_IMAGE = "extra/"
+"""Before the name of a site's own image."""
+EXTRAS_COMPOSE = "small/extras/compose.yaml"
 AGAIN = "Run again: sh bootstrap.sh FILE --fingerprint HEX."
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -61,6 +65,25 @@ class SealedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SealedExtras:
+    """What the site added: names of images (`extra/<name>` among the images), of files (members
+    `extras/files/<name>/…`), of wheels (`extras/wheels/…`), and the member with the compose fragment, if any."""
+
+    images: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    wheels: tuple[str, ...] = ()
+    compose: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """What is to be sealed of a site's own, beside its images: the manifest's entry, and each member's file."""
+
+    sealed: SealedExtras = field(default_factory=SealedExtras)
+    members: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything that was sealed; `wheels` names the tool's wheels for each version of Python."""
 
@@ -75,6 +98,7 @@ class Manifest:
     wheels: dict[str, tuple[str, ...]]
     base: Base | None = None
     needs: tuple[Need, ...] = ()
+    extras: SealedExtras = field(default_factory=SealedExtras)
     members: tuple[Member, ...]
 
     @property
@@ -128,8 +152,14 @@ def _from_dict(data: dict[str, Any]) -> Manifest:
         wheels={python: tuple(names) for python, names in data["wheels"].items()},
         base=Base(**data["base"]) if data.get("base") else None,
         needs=tuple(Need(**need) for need in data.get("needs", [])),
+        extras=_extras(data.get("extras") or {}),
         members=tuple(Member(**member) for member in data["members"]),
     )
+
+
+def _extras(data: dict[str, Any]) -> SealedExtras:
+    lists = {key: tuple(map(str, data.get(key, ()))) for key in ("images", "files", "wheels")}
+    return SealedExtras(**lists, compose=str(data.get("compose", "")))
 
 
 def _image(image: dict[str, Any]) -> SealedImage:

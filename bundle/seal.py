@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bundle import delta, unseal
 from bundle.errors import ConfigError, IntegrityError, PreconditionError
 from bundle.host import make_folder, write_file
-from bundle.manifest import Manifest, Member, Need, blob_path, dump
+from bundle.manifest import Added, Manifest, Member, Need, blob_path, dump
 from bundle.packing import PackedImage
 from bundle.run import Progress, run
 from bundle.trust import trust_sheet
@@ -38,6 +38,7 @@ SMALL = (
 )
 LIFETIME = datetime.timedelta(days=730)
 CHUNK = 1 << 20
+NOTHING = Added()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +144,16 @@ def write_bundle(
     counter: int | None = None,
     expires: int | None = None,
     base: delta.Inventory | None = None,
+    added: Added = NOTHING,
 ) -> Sealed:
     """Write `out`/tracking-bundle-<version>-<arch>.tar and its trust sheet; the bundle is moved in place last.
 
-    `top` is the source tree; `created`, `counter` (default: `created`) and `expires` are seconds since 1970.
-    With `base` it is a delta: layers and wheels that are there are left out, and named as needed.
+    `created`, `counter` (default: `created`) and `expires` are seconds since 1970; `top` is the source tree.
+    With `base` it is a delta: what is there is left out, and named as needed. `added` is the site's own.
 
     Raises IntegrityError when a cached blob is not what it was.
     """
-    sources = _sources(top, small_files(top) if small is None else small, wheels, images, key)
-    sources, needs = _leave_out(sources, images, base)
+    sources, needs = _leave_out(_sources(top, small, wheels, images, key, added), images, base)
     manifest = Manifest(
         version=version,
         arch=arch,
@@ -165,6 +166,7 @@ def write_bundle(
         wheels={python: tuple(wheel.name for wheel in group) for python, group in wheels.items()},
         base=base.mark if base else None,
         needs=needs,
+        extras=added.sealed,
         members=tuple(source.member for source in sources),
     )
     return _write(out, manifest, sources, key)
@@ -172,19 +174,22 @@ def write_bundle(
 
 def _sources(
     top: Path,
-    small: Mapping[str, Path],
+    small: Mapping[str, Path] | None,
     wheels: Mapping[str, Sequence[Path]],
     images: Sequence[PackedImage],
     key: SealKey,
+    added: Added,
 ) -> list[Source]:
     """Every member that the manifest lists, in the order of the file."""
     sources = [_source("bootstrap.sh", top / "scripts/bootstrap.sh", 0o755)]
     sources += [_source("key.pem", key.pem), _source("unseal.py", top / "bundle/unseal.py", 0o644)]
+    small = small_files(top) if small is None else small
     sources += [_source(path, small[path]) for path in sorted(small)]
     carried = {f"wheels/{wheel.name}": wheel for group in wheels.values() for wheel in group}
     sources += [_source(path, carried[path], 0o644) for path in sorted(carried)]
     blobs = {digest: path for image in images for digest, path in image.blobs.items()}
-    return sources + [_blob(digest, blobs[digest]) for digest in sorted(blobs)]
+    sources += [_blob(digest, blobs[digest]) for digest in sorted(blobs)]
+    return sources + [_streamed(path, file) for path, file in sorted(added.members.items())]
 
 
 def _leave_out(
@@ -223,6 +228,18 @@ def _source(path: str, content: bytes | Path, mode: int = 0) -> Source:
     digest = hashlib.sha256(data).hexdigest()
     mode = mode or (0o755 if run_bit else 0o644)
     return Source(member=Member(path=path, size=len(data), sha256=digest, mode=mode), content=data)
+
+
+def _streamed(path: str, file: Path) -> Source:
+    """A member of any size, read twice and never held."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in _content(file):
+        digest.update(chunk)
+        size += len(chunk)
+    mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
+    return Source(
+        member=Member(path=path, size=size, sha256=digest.hexdigest(), mode=mode), content=file
+    )
 
 
 def _blob(digest: str, path: Path) -> Source:
@@ -283,6 +300,10 @@ def _chunks(sources: Iterable[Source], mtime: int) -> Iterator[bytes]:
             yield chunk
         if digest.hexdigest() != member.sha256:
             where = str(source.content) if isinstance(source.content, Path) else member.path
+            if member.path.startswith("extras/"):
+                raise IntegrityError(
+                    "changed while it was sealed", where=where, hint="Run this again."
+                )
             hint = "Remove that file from the cache, then run this again."
             raise IntegrityError("a cached blob is not what it was", where=where, hint=hint)
         yield bytes(unseal.padded(member.size) - member.size)
@@ -304,10 +325,9 @@ def size_table(manifest: Manifest) -> dict[str, int]:
     for image in manifest.images:
         for digest in {image.manifest, image.config, *image.layers}:
             users.setdefault(digest, []).append(image.name)
+    others = ("wheels/", "blobs/", "extras/")
     table = {
-        "tool": sum(
-            size for path, size in sizes.items() if not path.startswith(("wheels/", "blobs/"))
-        ),
+        "tool": sum(size for path, size in sizes.items() if not path.startswith(others)),
         "wheels": sum(size for path, size in sizes.items() if path.startswith("wheels/")),
         "shared layers": sum(
             sizes.get(blob_path(d), 0) for d, names in users.items() if len(names) > 1
@@ -316,4 +336,7 @@ def size_table(manifest: Manifest) -> dict[str, int]:
     for image in manifest.images:
         own = (digest for digest, names in users.items() if names == [image.name])
         table[f"image {image.name}"] = sum(sizes.get(blob_path(digest), 0) for digest in own)
+    if manifest.extras.files or manifest.extras.wheels:
+        own_files = (size for path, size in sizes.items() if path.startswith("extras/"))
+        table["extras: files, wheels"] = sum(own_files)
     return table

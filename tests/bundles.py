@@ -6,11 +6,12 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import delta, manifest, seal, unseal
-from bundle.manifest import Manifest, SealedImage
+from bundle.manifest import Added, Manifest, SealedImage
 from bundle.packing import PackedImage
 
 TOP = Path(__file__).parents[1]
@@ -95,6 +96,8 @@ def make(
     expires: int | None = 4_000_000_000,
     key: Path | None = None,
     base: delta.Inventory | None = None,
+    added: Added = seal.NOTHING,
+    extra_images: Sequence[PackedImage] = (),
 ) -> Made:
     """Seal a bundle of a few hundred kilobytes in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,10 +112,11 @@ def make(
         arch=unseal_arch(),
         created=created,
         expires=expires,
-        images=images,
+        images=[*images, *extra_images],
         wheels={python: (wheel(folder),) for python in PYTHONS},
         key=seal.load_key(key or folder / "key" / "sign.key", make=True),
         base=base,
+        added=added,
     )
     raw = unseal.manifest_bytes(sealed.path)
     return Made(

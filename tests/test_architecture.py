@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "verbs",
         (
-            *("images", "lock", "seal", "rehearse"),  # on the connected host
+            *("images", "lock", "extras", "seal", "rehearse"),  # on the connected host
             *(
                 "intake",
                 "preflight",

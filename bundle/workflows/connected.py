@@ -5,7 +5,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bundle import __version__, carry, config, delta, images, lock, packing, rehearse, seal
+from bundle import (
+    __version__,
+    carry,
+    config,
+    delta,
+    extras,
+    images,
+    lock,
+    packing,
+    rehearse,
+    seal,
+)
 from bundle.checks.stage import EXPERIMENT
 from bundle.console import table
 from bundle.engine import Engine
@@ -27,10 +38,14 @@ def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str, base: st
     engine = Engine()
     arch = engine.api.version()["Arch"]
     inventory = read_inventory(Path(base), arch) if base else None
+    with step(say("extras of the site", "사이트 추가 항목")):
+        folder = Path(settings or "bundle.toml").parent
+        more, added = extras.gather(conf, folder, engine, arch=arch, version=__version__)
     with step(say("images, from locked inputs", "이미지 (잠긴 입력에서)")):
         built = images.build_all(conf, engine, here, __version__)
     with step(say("layers, compressed once", "레이어 (한 번만 압축)")):
         packed = packing.export_blobs(built, engine, conf.cache, conf.compression_level)
+        packed += packing.export_blobs(more, engine, conf.cache, conf.compression_level)
     with step(say("wheels of this tool for every Python", "각 파이썬용 도구 휠")):
         wheels = carry.collect(here / "requirements" / "tool.lock", conf.cache, arch)
     with step(say("seal", "봉인")):
@@ -44,6 +59,7 @@ def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str, base: st
             wheels=wheels,
             key=key,
             base=inventory,
+            added=added,
         )
     log.info("%s", report(sealed, time.monotonic() - start))
     return f"{sealed.sha256}  {sealed.path}"
