@@ -26,6 +26,7 @@ class Build:
     network: str = "none"
     output: Path | None = None
     """Where the built files go, instead of an image in the engine."""
+    fresh: bool = False
 
 
 def command_line(wanted: Build, proxies: Mapping[str, str]) -> list[str]:
@@ -34,6 +35,7 @@ def command_line(wanted: Build, proxies: Mapping[str, str]) -> list[str]:
     command += ["--progress=plain", "--network", wanted.network]
     into_engine = ["--load", "--tag", wanted.tag]
     command += [f"--output=type=local,dest={wanted.output}"] if wanted.output else into_engine
+    command += ["--no-cache"] if wanted.fresh else []
     command += ["--file", str(wanted.context / wanted.file)]
     for name, folder in sorted(wanted.contexts.items()):
         command += ["--build-context", f"{name}={folder}"]

@@ -25,7 +25,6 @@ from bundle.recipes import TOOLS, Deb, Pin, Recipe, Recipes, read_recipes, recip
 from bundle.run import run, step
 
 BUILT = "tracking-build"
-PRODUCT = "tracking-bundle"
 GO_SETTINGS = ("GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE", "GOINSECURE", "GOAUTH")
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -45,10 +44,12 @@ class Workshop:
     recipes: Recipes
     keys: Mapping[str, str]
     arch: str
+    built: str = BUILT
+    fresh: bool = False
 
     def reference(self, name: str) -> str:
-        """The name under which a built image is kept."""
-        return f"{BUILT}/{name}:{self.keys[name]}"
+        """The name under which a built image is kept: it follows the content, so that two builds never mix."""
+        return f"{self.built}/{name}:{self.keys[name]}"
 
     def fetch_packages(self, name: str) -> dict[Deb, Path]:
         """The Debian packages of `name`, checked against its lock.
@@ -72,8 +73,10 @@ class Workshop:
         return wheels.fetch(pins, self.config.cache / "wheels" / f"images-{self.arch}", self.arch)
 
 
-def open_workshop(config: BundleConfig, engine: Engine, source: Path) -> Workshop:
-    """The workshop for the recipes under `source`.
+def open_workshop(
+    config: BundleConfig, engine: Engine, source: Path, fresh: str = ""
+) -> Workshop:
+    """The workshop for the recipes under `source`; `fresh` names a place of its own, where nothing is there yet.
 
     Raises PreconditionError when no engine answers, or none for a machine that is known here.
     """
@@ -86,31 +89,37 @@ def open_workshop(config: BundleConfig, engine: Engine, source: Path) -> Worksho
     base = [arch, config.base_source, config.base_image if registry else ""]
     keys = recipe_keys(recipes, source, base)
     return Workshop(
-        config=config, engine=engine, source=source, recipes=recipes, keys=keys, arch=arch
+        config=config,
+        engine=engine,
+        source=source,
+        recipes=recipes,
+        keys=keys,
+        arch=arch,
+        built=fresh or BUILT,
+        fresh=bool(fresh),
     )
 
 
 def build_all(
-    config: BundleConfig, engine: Engine, source: Path, version: str
+    config: BundleConfig, engine: Engine, source: Path, fresh: str = ""
 ) -> tuple[Image, ...]:
-    """Make every image that goes into the bundle, called `tracking-bundle/<name>:<version>`.
+    """Make every image that goes into the bundle, called by its content; with `fresh` all of it anew, in that place.
 
     Raises PreconditionError when an input or a right is missing, CommandError when a build fails.
     """
-    workshop = open_workshop(config, engine, source)
+    workshop = open_workshop(config, engine, source, fresh)
     wanted = [name for name, recipe in workshop.recipes.all.items() if recipe.uid]
     for name in wanted:
         ensure(workshop, name)
-    return tuple(publish(workshop, name, version) for name in wanted)
+    return tuple(find(workshop, name) for name in wanted)
 
 
-def publish(workshop: Workshop, name: str, version: str) -> Image:
-    """Give a built image the name under which the services run it.
+def find(workshop: Workshop, name: str) -> Image:
+    """The built image `name`.
 
     Raises BundleError when the engine lost it meanwhile.
     """
-    reference = f"{PRODUCT}/{name}:{version}"
-    workshop.engine.tag(workshop.reference(name), reference)
+    reference = workshop.reference(name)
     image = workshop.engine.image(name, reference)
     if image is None:
         raise BundleError(f"{reference} is gone from the engine", hint="Run this again.")
@@ -152,18 +161,19 @@ def gather(workshop: Workshop, recipe: Recipe, work: Path) -> dict[Deb, Path]:
     """
     recipes = workshop.recipes
     packages = workshop.fetch_packages(recipe.name)
-    pins = recipes.wheels(recipe.name)
-    files = workshop.fetch_wheels(pins)
-    installer = workshop.fetch_wheels(recipes.lock(TOOLS)) if pins else {}
+    groups = recipes.wheel_layers(recipe.name)
+    installer = workshop.fetch_wheels(recipes.lock(TOOLS)) if groups else {}
     work.chmod(0o755)
     stage(recipe.folder, work / "context", recipes.epoch)
     stage(recipes.folder / TOOLS, work / "tools", recipes.epoch)
     if recipe.package:
         stage(workshop.source / "bundle", work / "context" / "package", recipes.epoch)
     stage_files(packages.values(), work / "debs")
-    stage_files(files.values(), work / "wheels")
     stage_files(installer.values(), work / "wheels" / "pip")
-    (work / "wheels" / "requirements.txt").write_text("".join(pin.text for pin in pins))
+    for layer, pins in groups.items():
+        folder = work / "wheels" / layer
+        stage_files(workshop.fetch_wheels(pins).values(), folder)
+        (folder / "requirements.txt").write_text("".join(pin.text for pin in pins))
     return packages
 
 
@@ -183,6 +193,8 @@ def plan_build(workshop: Workshop, recipe: Recipe, work: Path) -> Build:
     """The build of `recipe` out of the staged folders under `work`."""
     epoch = str(workshop.recipes.epoch)
     arguments = {"EPOCH": epoch, "SOURCE_DATE_EPOCH": epoch}
+    if workshop.fresh and recipe.network != "none":
+        arguments["GOCACHE"] = "/tmp/go"  # the one cache that outlives a build
     arguments.update({other.upper(): workshop.reference(other) for other in recipe.uses})
     file, secrets = "Dockerfile", {}
     if recipe.parent:
@@ -197,6 +209,7 @@ def plan_build(workshop: Workshop, recipe: Recipe, work: Path) -> Build:
         file=file,
         tag=workshop.reference(recipe.name),
         contexts={name: work / name for name in ("tools", "debs", "wheels")},
+        fresh=workshop.fresh,
         arguments=arguments,
         secrets=secrets,
         network=recipe.network,

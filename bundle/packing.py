@@ -1,30 +1,39 @@
-"""Image blobs for a bundle: layers out of the engine, compressed once with zstd, kept in the cache for good."""
+"""Image blobs for a bundle: layers out of the engine, in one form, compressed once with zstd, kept in the cache for good.
+
+A layer is read while the one before it is compressed; what is read lies in a temporary file of the cache.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import gzip
 import hashlib
 import io
 import json
 import os
-import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from bundle import store
+from bundle import layers, store
 from bundle.engine import Engine
 from bundle.errors import CommandError, PreconditionError
 from bundle.host import write_file
+from bundle.layers import BLOCK, CHUNK, Entry, Exactly, Layer, LayerError
 from bundle.manifest import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, SealedImage, blob_path
 from bundle.model import Image
 from bundle.run import Progress, describe_exit, popen, step
 
-CHUNK = 1 << 20
 MAX_JSON = 4 << 20
 LEVEL = 10
+THREADS = 4  # at most: each has a window of its own
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+CONFIG_KEYS = ("architecture", "variant", "os", "os.version", "os.features", "author", "config")
+HISTORY_KEYS = ("created_by", "author", "comment", "empty_layer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +45,39 @@ class PackedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a layer became: the digest of its compressed blob, and digest and size of what is compressed."""
+
+    blob: str
+    diff_id: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cache:
-    """Frozen blobs by digest, and which blob a layer (by diffID) or an image (by engine ID) became."""
+    """Frozen blobs by digest, and which blob a layer (by the engine's diffID) or an image (by engine ID) became.
+
+    With an `epoch`, layers are brought into the form of `layers`; without, they stay as the engine has them.
+    """
 
     root: Path
     level: int = LEVEL
+    epoch: int | None = None
+
+    @property
+    def form(self) -> str:
+        """What was done to layers and configurations."""
+        return "" if self.epoch is None else f"-form{layers.FORM}-{self.epoch}"
 
     @property
     def layers(self) -> str:
         """The kind of note that names layers compressed in this way."""
-        return f"layers-zstd{self.level}"
+        return f"layers{self.form}-zstd{self.level}"
+
+    @property
+    def configs(self) -> str:
+        """The kind of note that names configurations."""
+        return f"configs{self.form}"
 
     def blob(self, digest: str) -> Path:
         """Where the blob `digest` lies."""
@@ -55,20 +87,21 @@ class Cache:
         """Where it is written what `digest` became."""
         return self.root / kind / f"{digest.removeprefix('sha256:')}.json"
 
-    def layer(self, diff_id: str) -> str:
-        """The compressed blob of the layer `diff_id`; empty when there is none."""
+    def layer(self, diff_id: str) -> Kept | None:
+        """What the engine's layer `diff_id` became; None when that is not there."""
         return self._look(self.layers, diff_id)
 
     def config(self, image_id: str) -> str:
         """The configuration's digest of the engine's image `image_id`; empty when it is not known."""
-        return self._look("configs", image_id)
+        kept = self._look(self.configs, image_id)
+        return kept.blob if kept else ""
 
-    def _look(self, kind: str, digest: str) -> str:
+    def _look(self, kind: str, digest: str) -> Kept | None:
         try:
-            blob = str(json.loads(self.note(kind, digest).read_text("utf-8"))["blob"])
-        except (OSError, ValueError, KeyError):
-            return ""
-        return blob if self.blob(blob).is_file() else ""
+            kept = Kept(**json.loads(self.note(kind, digest).read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        return kept if self.blob(kept.blob).is_file() else None
 
     def keep(self, data: bytes) -> str:
         """Keep the small blob `data`; its digest."""
@@ -78,27 +111,37 @@ class Cache:
             write_file(self.blob(digest), data)
         return digest
 
-    def remember(self, kind: str, digest: str, blob: str) -> None:
-        """Write down that `digest` became `blob`."""
+    def remember(self, kind: str, digest: str, kept: Kept) -> None:
+        """Write down what `digest` became."""
         path = self.note(kind, digest)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, json.dumps({"blob": blob}).encode())
+        write_file(path, json.dumps(vars(kept)).encode())
 
 
 def export_blobs(
-    images: Sequence[Image], engine: Engine, cache: Path, level: int = LEVEL
+    images: Sequence[Image],
+    engine: Engine,
+    cache: Path,
+    level: int = LEVEL,
+    *,
+    epoch: int | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[PackedImage, ...]:
     """The blobs of `images`, exported and compressed where `cache` misses them.
 
+    `epoch` is the time that normalised layers bear; without it layers stay as they are. `names` says how images are
+    called where they run (image name → reference); without it as in this engine.
+
     Raises PreconditionError when an image or zstd is not there, CommandError when the export fails.
     """
-    kept = Cache(root=cache, level=level)
+    kept = Cache(root=cache, level=level, epoch=epoch)
     facts = {image.reference: _facts(engine, image) for image in images}
     missing = [reference for reference, fact in facts.items() if not _is_cached(kept, fact)]
     if missing:
         with step(f"exporting and compressing {len(missing)} images"):
             _export(kept, engine, {name: facts[name] for name in missing})
-    return tuple(_pack(kept, image, facts[image.reference]) for image in images)
+    called = {image.name: (names or {}).get(image.name, image.reference) for image in images}
+    return tuple(_pack(kept, image, facts[image.reference], called[image.name]) for image in images)
 
 
 def _facts(engine: Engine, image: Image) -> dict[str, Any]:
@@ -119,151 +162,239 @@ def _bytes_to_do(cache: Cache, engine: Engine, facts: Mapping[str, Any]) -> int:
     """What the layers measure that must be compressed, each once, as far as the engine tells them apart."""
     sizes: dict[str, int] = {}
     for reference, fact in facts.items():
-        layers, steps = fact["RootFS"]["Layers"], store.layer_sizes(engine, reference)
-        known = dict(zip(layers, steps, strict=True)) if len(steps) == len(layers) else {}
+        named, steps = fact["RootFS"]["Layers"], store.layer_sizes(engine, reference)
+        known = dict(zip(named, steps, strict=True)) if len(steps) == len(named) else {}
         sizes |= known or {reference: int(fact["Size"])}
     return sum(size for layer, size in sizes.items() if not cache.layer(layer))
 
 
 def _export(cache: Cache, engine: Engine, facts: Mapping[str, Any]) -> None:
     wanted = {diff_id for fact in facts.values() for diff_id in fact["RootFS"]["Layers"]}
-    small: dict[str, bytes] = {}
     progress = Progress("exporting images", _bytes_to_do(cache, engine, facts))
-    with (
-        store.save(engine, list(facts)) as stream,
-        tarfile.open(fileobj=stream, mode="r|") as archive,
-    ):
-        for member in archive:
-            file = archive.extractfile(member) if member.isreg() else None
-            if file is None:
-                continue
-            named = "sha256:" + member.name.rpartition("/")[2]
-            if named in wanted and cache.layer(named):
-                continue
-            data = file.read() if member.size < MAX_JSON else b""
-            if data[:1] in (b"{", b"["):
-                small[member.name] = data
-            elif member.size:
-                _keep_layer(cache, io.BytesIO(data) if data else file, progress)
-    progress.close()
+    try:
+        with store.save(engine, list(facts)) as stream:
+            small = _read_archive(cache, stream, wanted, progress)
+    except LayerError as error:
+        hint = "Build the images again; if that does not help, look at the engine's log."
+        raise CommandError(f"the engine's export: {error}", hint=hint) from error
+    finally:
+        progress.close()
     for entry in json.loads(small["manifest.json"]):
-        blob = cache.keep(small[entry["Config"]])
         for reference in set(entry["RepoTags"] or ()) & set(facts):
-            cache.remember("configs", facts[reference]["Id"], blob)
+            _keep_config(cache, facts[reference], small[entry["Config"]])
 
 
-def _plain(file: IO[bytes]) -> tuple[bytes, IO[bytes]]:
-    """The first bytes of a layer and the rest, uncompressed: some image stores give out what they got."""
-    start = file.read(4)
-    if start[:2] == b"\x1f\x8b":
-        return b"", cast("IO[bytes]", gzip.GzipFile(fileobj=_Joined(start, file)))
-    if start == b"\x28\xb5\x2f\xfd":
-        hint = "Build the images on this engine instead of importing them."
-        raise PreconditionError("the engine gives out layers in zstd form", hint=hint)
-    return start, file
+def _read_archive(
+    cache: Cache, stream: IO[bytes], wanted: set[str], progress: Progress
+) -> dict[str, bytes]:
+    """Keep every wanted layer of the archive; its small documents by name."""
+    small: dict[str, bytes] = {}
+    before: Future[None] | None = None
+    with ThreadPoolExecutor(1) as worker:
+        for info, content in layers.entries(io.BufferedReader(cast("Any", stream), CHUNK)):
+            named = "sha256:" + info.name.rpartition("/")[2]
+            if not content.left or (named in wanted and cache.layer(named)):
+                continue
+            start = content.read(content.left if content.left < MAX_JSON else BLOCK)
+            if start[:1] in (b"{", b"["):
+                small[info.name] = start
+            elif start[:2] == GZIP or start[:4] == ZSTD or info.size % BLOCK == 0:
+                spilled = _spill(cache, _plain(start, content))
+                if before:
+                    before.result()  # at most one waits while one is read
+                before = worker.submit(_keep_layer, cache, spilled, progress)
+        if before:
+            before.result()
+    return small
 
 
 class _Joined(io.RawIOBase):
-    """Bytes that were read already, then the rest of the file."""
+    """Bytes that were read already, then the rest of the member."""
 
-    def __init__(self, start: bytes, file: IO[bytes]) -> None:
-        self.start, self.file = start, file
+    def __init__(self, start: bytes, rest: Exactly) -> None:
+        self.start, self.rest = start, rest
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        if self.start:
-            data, self.start = self.start, b""
-            return data
-        return self.file.read(size)
+    def readinto(self, buffer: Any, /) -> int:
+        if not self.start:
+            return self.rest.readinto(buffer)
+        count = min(len(buffer), len(self.start))
+        buffer[:count], self.start = self.start[:count], self.start[count:]
+        return count
 
 
-def _keep_layer(cache: Cache, file: IO[bytes], progress: Progress) -> None:
-    start, plain = _plain(file)
+def _plain(start: bytes, rest: Exactly) -> IO[bytes]:
+    """A layer uncompressed: some image stores give out what they got."""
+    joined = io.BufferedReader(_Joined(start, rest), CHUNK)
+    if start[:4] == ZSTD:
+        hint = "Build the images on this engine instead of importing them."
+        raise PreconditionError("the engine gives out layers in zstd form", hint=hint)
+    if start[:2] == GZIP:
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=cast("Any", joined)))
+    return cast("IO[bytes]", joined)
+
+
+class _Hashed(io.RawIOBase):
+    """A stream whose digest is taken while it is read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest, self.size = file, hashlib.sha256(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.file.read(len(buffer))
+        buffer[: len(data)] = data
+        self.digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spilled:
+    """A layer that was read into a temporary file; `entries` is None where that holds the layer as it is."""
+
+    diff_id: str
+    size: int
+    spill: IO[bytes]
+    entries: tuple[Entry, ...] | None = field(repr=False)
+
+
+def _spill(cache: Cache, plain: IO[bytes]) -> _Spilled:
+    hashed = _Hashed(plain)
+    source = cast("IO[bytes]", io.BufferedReader(hashed, CHUNK))
+    cache.root.mkdir(parents=True, exist_ok=True)
+    spill = cast("IO[bytes]", tempfile.TemporaryFile(dir=cache.root, prefix=".layer-"))
+    entries = None
+    if cache.epoch is None:
+        while chunk := source.read(CHUNK):
+            spill.write(chunk)
+        spill.flush()
+    else:
+        entries = layers.normalise(source, spill)
+    diff_id = "sha256:" + hashed.digest.hexdigest()
+    return _Spilled(diff_id=diff_id, size=hashed.size, spill=spill, entries=entries)
+
+
+def _keep_layer(cache: Cache, spilled: _Spilled, progress: Progress) -> None:
     folder = cache.root / "blobs" / "sha256"
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f".layer-{os.getpid()}"
     try:
-        diff_id = _compress(start, plain, target, cache.level, progress)
-        blob = "sha256:" + _digest(target)
-        target.replace(cache.blob(blob))
+        with spilled.spill:
+            layer = _compress(cache, spilled, target, progress)
+        frozen = cache.layer(layer.diff_id)  # the same files, built anew: its blob stays what it was
+        blob = frozen.blob if frozen else "sha256:" + _digest(target)
+        if not frozen:
+            target.replace(cache.blob(blob))
     finally:
         target.unlink(missing_ok=True)
-    cache.remember(cache.layers, diff_id, blob)
+    kept = Kept(blob=blob, diff_id=layer.diff_id, size=layer.size)
+    for diff_id in {layer.diff_id, spilled.diff_id}:
+        cache.remember(cache.layers, diff_id, kept)
 
 
-def _compress(start: bytes, plain: IO[bytes], target: Path, level: int, progress: Progress) -> str:
-    """Compress `plain` into `target` while it is read; the digest of what was read."""
-    command = [
-        "zstd",
-        "--quiet",
-        "--force",
-        f"-{level}",
-        "-T0",
-        "-o",
-        str(target),
-    ]  # -T0: as -T1, not --single-thread
+class _Sink:
+    """The compressor's input, counted."""
+
+    def __init__(self, pipe: IO[bytes], progress: Progress) -> None:
+        self.pipe, self.progress = pipe, progress
+
+    def write(self, data: bytes, /) -> None:
+        self.pipe.write(data)
+        self.progress.add(len(data))
+
+
+def _compress(cache: Cache, spilled: _Spilled, target: Path, progress: Progress) -> Layer:
+    """Compress the layer into `target` while it is written."""
+    threads = f"-T{min(os.cpu_count() or 1, THREADS)}"  # any number gives the same; --single-thread does not
+    command = ["zstd", "--quiet", "--force", f"-{cache.level}", threads, "-o", str(target)]
     reader, writer = os.pipe()
+    layer = Layer(diff_id=spilled.diff_id, size=spilled.size)
     with contextlib.ExitStack() as stack:
-        sink = stack.enter_context(os.fdopen(writer, "wb"))
+        pipe = stack.enter_context(os.fdopen(writer, "wb"))
         with os.fdopen(reader, "rb") as source:
             child = stack.enter_context(popen(command, stdin=source))
-        digest, chunk = hashlib.sha256(), start
+        sink = _Sink(pipe, progress)
         with contextlib.suppress(BrokenPipeError):  # its exit code says more
-            while chunk := chunk or plain.read(CHUNK):
-                digest.update(chunk)
-                progress.add(sink.write(chunk))
-                chunk = b""
-            sink.flush()
+            if spilled.entries is not None and cache.epoch is not None:
+                layer = layers.write(spilled.entries, spilled.spill, cache.epoch, sink)
+            else:
+                spilled.spill.seek(0)
+                while chunk := spilled.spill.read(CHUNK):
+                    sink.write(chunk)
+            pipe.flush()
         with contextlib.suppress(BrokenPipeError):
-            sink.close()
+            pipe.close()
         code = child.wait(timeout=600)
     if code != 0:
         raise CommandError(f"{' '.join(command)}: {describe_exit(code)}")
-    return "sha256:" + digest.hexdigest()
+    return layer
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _pack(cache: Cache, image: Image, fact: Mapping[str, Any]) -> PackedImage:
+def _keep_config(cache: Cache, fact: Mapping[str, Any], raw: bytes) -> None:
+    """Keep the configuration of an image, of its normalised layers where they were normalised."""
+    data = raw
+    if cache.epoch is not None:
+        found = [cache.layer(diff_id) for diff_id in fact["RootFS"]["Layers"]]
+        data = rewrite_config(raw, [kept.diff_id for kept in found if kept], cache.epoch)
+    blob = cache.keep(data)
+    cache.remember(cache.configs, fact["Id"], Kept(blob=blob, diff_id="", size=len(data)))
+
+
+def rewrite_config(raw: bytes, diff_ids: Sequence[str], epoch: int) -> bytes:
+    """The image configuration `raw` for layers of other digests, with one time and without what an engine adds."""
+    old = json.loads(raw)
+    moment = datetime.datetime.fromtimestamp(epoch, datetime.timezone.utc)
+    created = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    new = {key: old[key] for key in CONFIG_KEYS if key in old}
+    new["created"] = created
+    new["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
+    new["history"] = [
+        {"created": created} | {key: step[key] for key in HISTORY_KEYS if key in step}
+        for step in old.get("history") or ()
+    ]
+    return json.dumps(new, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _pack(cache: Cache, image: Image, fact: Mapping[str, Any], reference: str) -> PackedImage:
     config = cache.config(fact["Id"])
-    diff_ids = tuple(fact["RootFS"]["Layers"])
-    layers = tuple(cache.layer(diff_id) for diff_id in diff_ids)
-    if not config or not all(layers) or _diff_ids(cache, config) != diff_ids:
+    found = [cache.layer(diff_id) for diff_id in fact["RootFS"]["Layers"]]
+    kept = [layer for layer in found if layer]
+    diff_ids = tuple(layer.diff_id for layer in kept)
+    if not config or len(kept) != len(found) or _diff_ids(cache, config) != diff_ids:
         message = "the engine exported other layers than it names"
         raise CommandError(message, where=image.reference, hint="Build the images again.")
 
     def descriptor(media_type: str, digest: str) -> dict[str, Any]:
-        return {
-            "mediaType": media_type,
-            "digest": digest,
-            "size": cache.blob(digest).stat().st_size,
-        }
+        size = cache.blob(digest).stat().st_size
+        return {"mediaType": media_type, "digest": digest, "size": size}
 
     document = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
         "config": descriptor(CONFIG_TYPE, config),
-        "layers": [descriptor(LAYER_TYPE, layer) for layer in layers],
+        "layers": [descriptor(LAYER_TYPE, layer.blob) for layer in kept],
     }
     manifest = cache.keep(json.dumps(document, separators=(",", ":")).encode())
     sealed = SealedImage(
         name=image.name,
-        reference=image.reference,
+        reference=reference,
         manifest=manifest,
         config=config,
-        layers=layers,
+        layers=tuple(layer.blob for layer in kept),
         diff_ids=diff_ids,
-        size=int(fact["Size"]),
+        size=sum(layer.size for layer in kept),
     )
-    blobs = {digest: cache.blob(digest) for digest in (manifest, config, *layers)}
+    blobs = {digest: cache.blob(digest) for digest in (manifest, config, *sealed.layers)}
     return PackedImage(image=sealed, blobs=blobs)
 
 

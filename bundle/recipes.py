@@ -15,6 +15,7 @@ from typing import Any
 from bundle.config import read_table
 from bundle.errors import BundleError
 
+WHEEL_LAYERS = ("first", "rest", "last")  # the lowest first
 TOOLS = "tools"  # the folder of what every build may use; it has a lock of its own
 
 
@@ -114,6 +115,8 @@ class Recipe:
     parent: str = ""
     uses: tuple[str, ...] = ()
     shares: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
     wheels: bool = False
     package: bool = False
     network: str = "none"
@@ -155,6 +158,23 @@ class Recipes:
             return ()
         there = set(self.wheels(recipe.parent)) if recipe.parent else set()
         return tuple(pin for pin in self.lock(name) if pin not in there)
+
+
+    def wheel_layers(self, name: str) -> dict[str, tuple[Pin, ...]]:
+        """The wheels of `name` by layer, the lowest first; a layer of none is left out.
+
+        Raises BundleError when a wheel that is to have a layer of its own is not among them.
+        """
+        recipe, pins = self.all[name], self.wheels(name)
+        apart = {wheel: "first" for wheel in recipe.first} | {wheel: "last" for wheel in recipe.last}
+        unknown = apart.keys() - {pin.name for pin in pins}
+        if unknown:
+            message = f"{', '.join(sorted(unknown))}: not among the wheels of {name}"
+            raise BundleError(message, where=str(self.folder / "images.toml"))
+        found: dict[str, list[Pin]] = {layer: [] for layer in WHEEL_LAYERS}
+        for pin in pins:
+            found[apart.get(pin.name, "rest")].append(pin)
+        return {layer: tuple(group) for layer, group in found.items() if group}
 
 
 def read_recipes(source: Path) -> Recipes:
@@ -209,7 +229,8 @@ def recipe_keys(recipes: Recipes, source: Path, base: Sequence[str]) -> dict[str
     keys: dict[str, str] = {}
     tools = tree(recipes.folder / TOOLS)
     for name, recipe in recipes.all.items():
-        pins = "".join(pin.text for pin in recipes.wheels(name))
+        groups = recipes.wheel_layers(name).items()
+        pins = "".join(f"{layer}\n{pin.text}" for layer, group in groups for pin in group)
         roots = [*(keys[other] for other in recipe.stands_on), *base]
         constants = f"{recipes.suite} {recipes.epoch} {' '.join(roots)}"
         parts = [*tree(recipe.folder), ("wheels", pins.encode()), ("constants", constants.encode())]

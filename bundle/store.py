@@ -138,6 +138,7 @@ def save(engine: Engine, names: Sequence[str]) -> IO[bytes]:
     answer = _ask(engine, "GET", "get", {"names": list(names)}, stream=True)
     if answer.status_code != 200:
         raise _refused("exporting images", answer)
+    answer.raw.auto_close = False  # else a read after the end is an error and not the end
     return cast("IO[bytes]", answer.raw)
 
 

@@ -1,6 +1,10 @@
 """Install the wheels of /wheels into /opt/venv, cut what is never read, compile the rest.
 
-Runs inside the build, by the image's python3: no network, pip straight from its wheel, so that pip is in no image.
+Runs inside the build, by the image's python3: no network, pip straight from its wheel in /pip, so that pip is in no
+image. With `--system` it compiles the modules of the image's own Python instead.
+
+Bytecode holds no time, neither its source's nor its own, and is never checked against its source at run time: the root
+file system is read-only there.
 """
 
 import compileall
@@ -12,6 +16,8 @@ import sys
 
 VENV = pathlib.Path("/opt/venv")
 WHEELS = pathlib.Path("/wheels")
+PIP = pathlib.Path("/pip")
+SYSTEM = [pathlib.Path("/usr/lib"), pathlib.Path("/usr/share")]
 OPTIONS = (
     *("--no-index", "--no-deps", "--require-hashes", "--no-compile", "--no-cache-dir", "--quiet"),
     *("--disable-pip-version-check", "--root-user-action=ignore"),
@@ -37,7 +43,7 @@ def install() -> None:
     """Make the venv where the parent has none, and add the wheels of requirements.txt, each checked by its digest."""
     if not (VENV / "bin/python").exists():
         subprocess.run(["python3", "-m", "venv", "--without-pip", str(VENV)], check=True)
-    python, pip = VENV / "bin/python", next((WHEELS / "pip").glob("pip-*.whl")) / "pip"
+    python, pip = VENV / "bin/python", next(PIP.glob("pip-*.whl")) / "pip"
     subprocess.run([python, "-B", pip, "install", *OPTIONS], check=True)
 
 
@@ -76,19 +82,29 @@ def cut(site: pathlib.Path) -> None:
         sys.stdout.write(f"cut {kind}: {total / 1e6:.1f} MB, {files} files\n")
 
 
-def compile_new(site: pathlib.Path) -> None:
-    """Compile what has no bytecode yet: a parent's files are not written again.
-
-    Bytecode is never checked against its source at run time: the root file system is read-only there.
-    """
+def compile_new(site: pathlib.Path, *, deep: bool = True) -> None:
+    """Compile what has no bytecode yet: a parent's files are not written again."""
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    for source in sorted(site.rglob("*.py")):
+    for source in sorted(site.rglob("*.py") if deep else site.glob("*.py")):
         if not any(source.parent.glob(f"__pycache__/{source.stem}.cpython-*.pyc")):
             compileall.compile_file(source, quiet=2, invalidation_mode=mode)
 
 
-def main() -> None:
+def recompile(folders: list[pathlib.Path]) -> None:
+    """Make the bytecode anew that the packages' own scripts made, which follows times."""
+    for folder in folders:
+        caches = sorted(folder.rglob("__pycache__"))
+        for cache in caches:
+            shutil.rmtree(cache)
+        for cache in caches:
+            compile_new(cache.parent, deep=False)
+
+
+def main(arguments: list[str]) -> None:
     """Install, cut, compile."""
+    if arguments == ["--system"]:
+        recompile(SYSTEM)
+        return
     install()
     site = next(VENV.glob("lib/python3.*/site-packages"))
     cut(site)
@@ -97,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
