@@ -73,9 +73,7 @@ class Workshop:
         return wheels.fetch(pins, self.config.cache / "wheels" / f"images-{self.arch}", self.arch)
 
 
-def open_workshop(
-    config: BundleConfig, engine: Engine, source: Path, fresh: str = ""
-) -> Workshop:
+def open_workshop(config: BundleConfig, engine: Engine, source: Path, fresh: str = "") -> Workshop:
     """The workshop for the recipes under `source`; `fresh` names a place of its own, where nothing is there yet.
 
     Raises PreconditionError when no engine answers, or none for a machine that is known here.

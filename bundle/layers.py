@@ -1,7 +1,7 @@
 """A layer in its one form: the same files give the same bytes, whoever built it, where and when.
 
-Names are sorted, a file of several names comes under the first of them, times follow from the content, owners are numbers,
-and nothing optional is left but extended attributes. What is read is spilled into a file: no layer is ever in memory.
+Names are sorted, a file of several names comes under the first of them, times follow from the content, owners are
+numbers, and nothing optional is left but extended attributes. Content is spilled into a file: no layer is in memory.
 """
 
 from __future__ import annotations
@@ -270,13 +270,17 @@ def header(entry: Entry, mtime: int) -> bytes:
     """The header blocks of `entry`: ustar, with a pax header before it only where ustar cannot say it."""
     name = os.fsencode(entry.name or ".") + (b"/" if entry.kind == FOLDER else b"")
     link = os.fsencode(entry.link)
-    records = {key: value for key, value in entry.xattrs}
+    records = dict(entry.xattrs)
     prefix, short = _split(name)
     if short is None:
         records["path"], short = name, name[:100]
     if len(link) > 100 or not link.isascii():
         records["linkpath"] = link
-    numbers = {"uid": (entry.uid, 1 << 21), "gid": (entry.gid, 1 << 21), "size": (entry.size, 1 << 33)}
+    numbers = {
+        "uid": (entry.uid, 1 << 21),
+        "gid": (entry.gid, 1 << 21),
+        "size": (entry.size, 1 << 33),
+    }
     records |= {key: b"%d" % value for key, (value, limit) in numbers.items() if value >= limit}
     uid, gid, size = (0 if value >= limit else value for value, limit in numbers.values())
     front = b""
@@ -318,7 +322,12 @@ def _block(
     device: tuple[int, int],
     prefix: bytes,
 ) -> bytes:
-    front = name.ljust(100, b"\0") + b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, *owner, size, mtime)
+    front = name.ljust(100, b"\0") + b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        mode,
+        *owner,
+        size,
+        mtime,
+    )
     back = kind + link.ljust(100, b"\0") + b"ustar\x0000" + bytes(64)
     back += b"%07o\0%07o\0" % device + prefix.ljust(155, b"\0") + bytes(12)
     return front + b"%06o\0 " % (sum(front) + sum(back) + 8 * 32) + back

@@ -11,7 +11,6 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -53,8 +52,6 @@ def relock(config: BundleConfig, engine: Engine, source: Path, names: Sequence[s
     archive = debs.Archive(folder=folder, suite=recipes.suite, arch=arch, mirror=mirror)
     with step("lock Debian packages"):
         lock_packages(recipes, archive)
-    if versions(recipes) != before:
-        set_epoch(recipes.folder / "images.toml", int(time.time()))
     with step("lock wheels"):
         lock_wheels(recipes, names, arch)
     modules = [name for name in names if "/" in name]
@@ -84,7 +81,6 @@ def replace_gone(config: BundleConfig, arch: str, source: Path) -> str:
         return difference(before, before)
     with step("lock Debian packages"):
         lock_packages(recipes, archive)
-    set_epoch(recipes.folder / "images.toml", int(time.time()))
     return difference(before, versions(recipes))
 
 
@@ -115,12 +111,6 @@ def lock_packages(recipes: Recipes, archive: debs.Archive) -> None:
         closure = archive.resolve([*ALWAYS, *named])
         lines = [f"{deb.line}\n" for deb in closure if deb not in there]
         write_file(recipes.folder / name / "apt.lock", "".join(lines).encode())
-
-
-def set_epoch(path: Path, now: int) -> None:
-    """Write the time of all that builds make into images.toml: no package of today is newer than it."""
-    text = re.sub(r"^epoch = \d+$", f"epoch = {now}", path.read_text("utf-8"), flags=re.MULTILINE)
-    write_file(path, text.encode())
 
 
 def lock_wheels(recipes: Recipes, names: Sequence[str], arch: str) -> None:

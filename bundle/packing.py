@@ -1,4 +1,4 @@
-"""Image blobs for a bundle: layers out of the engine, in one form, compressed once with zstd, kept in the cache for good.
+"""Image blobs for a bundle: layers out of the engine, in one form, compressed once, kept in the cache for good.
 
 A layer is read while the one before it is compressed; what is read lies in a temporary file of the cache.
 """
@@ -6,7 +6,6 @@ A layer is read while the one before it is compressed; what is read lies in a te
 from __future__ import annotations
 
 import contextlib
-import datetime
 import gzip
 import hashlib
 import io
@@ -20,20 +19,17 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from bundle import layers, store
+from bundle.blobs import LEVEL, Cache, Kept, rewrite_config
 from bundle.engine import Engine
 from bundle.errors import CommandError, PreconditionError
-from bundle.host import write_file
 from bundle.layers import BLOCK, CHUNK, Entry, Exactly, Layer, LayerError
-from bundle.manifest import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, SealedImage, blob_path
+from bundle.manifest import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, SealedImage
 from bundle.model import Image
 from bundle.run import Progress, describe_exit, popen, step
 
 MAX_JSON = 4 << 20
-LEVEL = 10
 THREADS = 4  # at most: each has a window of its own
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-CONFIG_KEYS = ("architecture", "variant", "os", "os.version", "os.features", "author", "config")
-HISTORY_KEYS = ("created_by", "author", "comment", "empty_layer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,80 +38,6 @@ class PackedImage:
 
     image: SealedImage
     blobs: Mapping[str, Path]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What a layer became: the digest of its compressed blob, and digest and size of what is compressed."""
-
-    blob: str
-    diff_id: str
-    size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cache:
-    """Frozen blobs by digest, and which blob a layer (by the engine's diffID) or an image (by engine ID) became.
-
-    With an `epoch`, layers are brought into the form of `layers`; without, they stay as the engine has them.
-    """
-
-    root: Path
-    level: int = LEVEL
-    epoch: int | None = None
-
-    @property
-    def form(self) -> str:
-        """What was done to layers and configurations."""
-        return "" if self.epoch is None else f"-form{layers.FORM}-{self.epoch}"
-
-    @property
-    def layers(self) -> str:
-        """The kind of note that names layers compressed in this way."""
-        return f"layers{self.form}-zstd{self.level}"
-
-    @property
-    def configs(self) -> str:
-        """The kind of note that names configurations."""
-        return f"configs{self.form}"
-
-    def blob(self, digest: str) -> Path:
-        """Where the blob `digest` lies."""
-        return self.root / blob_path(digest)
-
-    def note(self, kind: str, digest: str) -> Path:
-        """Where it is written what `digest` became."""
-        return self.root / kind / f"{digest.removeprefix('sha256:')}.json"
-
-    def layer(self, diff_id: str) -> Kept | None:
-        """What the engine's layer `diff_id` became; None when that is not there."""
-        return self._look(self.layers, diff_id)
-
-    def config(self, image_id: str) -> str:
-        """The configuration's digest of the engine's image `image_id`; empty when it is not known."""
-        kept = self._look(self.configs, image_id)
-        return kept.blob if kept else ""
-
-    def _look(self, kind: str, digest: str) -> Kept | None:
-        try:
-            kept = Kept(**json.loads(self.note(kind, digest).read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-        return kept if self.blob(kept.blob).is_file() else None
-
-    def keep(self, data: bytes) -> str:
-        """Keep the small blob `data`; its digest."""
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
-        self.blob(digest).parent.mkdir(parents=True, exist_ok=True)
-        if not self.blob(digest).is_file():
-            write_file(self.blob(digest), data)
-        return digest
-
-    def remember(self, kind: str, digest: str, kept: Kept) -> None:
-        """Write down what `digest` became."""
-        path = self.note(kind, digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, json.dumps(vars(kept)).encode())
 
 
 def export_blobs(
@@ -267,7 +189,7 @@ def _spill(cache: Cache, plain: IO[bytes]) -> _Spilled:
     hashed = _Hashed(plain)
     source = cast("IO[bytes]", io.BufferedReader(hashed, CHUNK))
     cache.root.mkdir(parents=True, exist_ok=True)
-    spill = cast("IO[bytes]", tempfile.TemporaryFile(dir=cache.root, prefix=".layer-"))
+    spill = cast("IO[bytes]", tempfile.TemporaryFile(dir=cache.root))  # noqa: SIM115  # closed by _keep_layer
     entries = None
     if cache.epoch is None:
         while chunk := source.read(CHUNK):
@@ -286,7 +208,9 @@ def _keep_layer(cache: Cache, spilled: _Spilled, progress: Progress) -> None:
     try:
         with spilled.spill:
             layer = _compress(cache, spilled, target, progress)
-        frozen = cache.layer(layer.diff_id)  # the same files, built anew: its blob stays what it was
+        frozen = cache.layer(
+            layer.diff_id
+        )  # the same files, built anew: its blob stays what it was
         blob = frozen.blob if frozen else "sha256:" + _digest(target)
         if not frozen:
             target.replace(cache.blob(blob))
@@ -348,21 +272,6 @@ def _keep_config(cache: Cache, fact: Mapping[str, Any], raw: bytes) -> None:
         data = rewrite_config(raw, [kept.diff_id for kept in found if kept], cache.epoch)
     blob = cache.keep(data)
     cache.remember(cache.configs, fact["Id"], Kept(blob=blob, diff_id="", size=len(data)))
-
-
-def rewrite_config(raw: bytes, diff_ids: Sequence[str], epoch: int) -> bytes:
-    """The image configuration `raw` for layers of other digests, with one time and without what an engine adds."""
-    old = json.loads(raw)
-    moment = datetime.datetime.fromtimestamp(epoch, datetime.timezone.utc)
-    created = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-    new = {key: old[key] for key in CONFIG_KEYS if key in old}
-    new["created"] = created
-    new["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
-    new["history"] = [
-        {"created": created} | {key: step[key] for key in HISTORY_KEYS if key in step}
-        for step in old.get("history") or ()
-    ]
-    return json.dumps(new, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _pack(cache: Cache, image: Image, fact: Mapping[str, Any], reference: str) -> PackedImage:

@@ -159,14 +159,13 @@ class Recipes:
         there = set(self.wheels(recipe.parent)) if recipe.parent else set()
         return tuple(pin for pin in self.lock(name) if pin not in there)
 
-
     def wheel_layers(self, name: str) -> dict[str, tuple[Pin, ...]]:
         """The wheels of `name` by layer, the lowest first; a layer of none is left out.
 
         Raises BundleError when a wheel that is to have a layer of its own is not among them.
         """
         recipe, pins = self.all[name], self.wheels(name)
-        apart = {wheel: "first" for wheel in recipe.first} | {wheel: "last" for wheel in recipe.last}
+        apart = dict.fromkeys(recipe.first, "first") | dict.fromkeys(recipe.last, "last")
         unknown = apart.keys() - {pin.name for pin in pins}
         if unknown:
             message = f"{', '.join(sorted(unknown))}: not among the wheels of {name}"

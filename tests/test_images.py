@@ -511,14 +511,6 @@ def test_unknown_name_to_upgrade_is_refused() -> None:
         lock.relock(parse_bundle(""), Engine(), TOP, ["numpi"])
 
 
-def test_epoch_moves_alone(tmp_path: Path) -> None:
-    path = tmp_path / "images.toml"
-    text = (TOP / "images/images.toml").read_text()
-    path.write_text(text)
-    lock.set_epoch(path, 1_900_000_000)
-    assert path.read_text() == text.replace(f"epoch = {RECIPES.epoch}", "epoch = 1900000000")
-
-
 def test_kept_pins() -> None:
     pins = [pin("a"), pin("b")]
     assert list(lock.kept(pins, ())) == ["a", "b"]

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bundle import carry, seal, unseal
+from bundle.blobs import Cache, Kept
 from bundle.config import config_folder
 from bundle.errors import BundleError, ConfigError, IntegrityError, PreconditionError
 from bundle.manifest import CONFIG_TYPE, Member
-from bundle.packing import Cache
 from tests import bundles
 
 
@@ -192,8 +192,10 @@ def test_wheel_keeps_the_least_platform_that_it_asks_for(long: str, short: str) 
 def test_cache_knows_a_layer_only_while_its_blob_is_there(tmp_path: Path) -> None:
     cache = Cache(root=tmp_path)
     blob = cache.keep(CONFIG_TYPE.encode())
-    cache.remember(cache.layers, "sha256:aa", blob)
-    assert cache.layer("sha256:aa") == blob
-    assert Cache(root=tmp_path, level=3).layer("sha256:aa") == ""
+    kept = Kept(blob=blob, diff_id="sha256:bb", size=3)
+    cache.remember(cache.layers, "sha256:aa", kept)
+    assert cache.layer("sha256:aa") == kept
+    assert Cache(root=tmp_path, level=3).layer("sha256:aa") is None
+    assert Cache(root=tmp_path, epoch=1).layer("sha256:aa") is None
     cache.blob(blob).unlink()
-    assert cache.layer("sha256:aa") == ""
+    assert cache.layer("sha256:aa") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bundle import (
@@ -14,6 +15,7 @@ from bundle import (
     images,
     lock,
     packing,
+    recipes,
     rehearse,
     seal,
 )
@@ -21,6 +23,8 @@ from bundle.checks.stage import EXPERIMENT
 from bundle.console import table
 from bundle.engine import Engine
 from bundle.errors import ConfigError
+from bundle.manifest import PRODUCT
+from bundle.model import Image
 from bundle.run import log, step
 from bundle.trust import fingerprint_of
 from bundle.words import say
@@ -42,9 +46,9 @@ def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str, base: st
         folder = Path(settings or "bundle.toml").parent
         more, added = extras.gather(conf, folder, engine, arch=arch, version=__version__)
     with step(say("images, from locked inputs", "이미지 (잠긴 입력에서)")):
-        built = images.build_all(conf, engine, here, __version__)
+        built = images.build_all(conf, engine, here)
     with step(say("layers, compressed once", "레이어 (한 번만 압축)")):
-        packed = packing.export_blobs(built, engine, conf.cache, conf.compression_level)
+        packed = pack(here, conf, engine, built)
         packed += packing.export_blobs(more, engine, conf.cache, conf.compression_level)
     with step(say("wheels of this tool for every Python", "각 파이썬용 도구 휠")):
         wheels = carry.collect(here / "requirements" / "tool.lock", conf.cache, arch)
@@ -63,6 +67,20 @@ def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str, base: st
         )
     log.info("%s", report(sealed, time.monotonic() - start))
     return f"{sealed.sha256}  {sealed.path}"
+
+
+def pack(
+    here: Path, conf: config.BundleConfig, engine: Engine, built: Sequence[Image]
+) -> tuple[packing.PackedImage, ...]:
+    """The blobs of the images that were `built` here, called as the services run them."""
+    return packing.export_blobs(
+        built,
+        engine,
+        conf.cache,
+        conf.compression_level,
+        epoch=recipes.read_recipes(here).epoch,
+        names={image.name: f"{PRODUCT}/{image.name}:{__version__}" for image in built},
+    )
 
 
 def read_inventory(path: Path, arch: str) -> delta.Inventory:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import door, intake, manifest, packing, seal, store, unseal
+from bundle import blobs, door, intake, manifest, packing, seal, store, unseal
 from bundle.engine import Engine
 from bundle.errors import BundleError, PreconditionError
 from bundle.model import Image
@@ -490,7 +490,7 @@ def test_frozen_blobs_are_not_compressed_again(
     crossing: Crossing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(crossing)
-    cache = packing.Cache(root=crossing.cache, level=3)
+    cache = blobs.Cache(root=crossing.cache, level=3)
     for note in (crossing.cache / "configs").iterdir():
         note.unlink()  # as after a rebuild that changed the configuration only
     monkeypatch.setattr(packing, "_keep_layer", None)
