@@ -182,6 +182,39 @@ def test_trackers_share_the_heavy_wheels_and_not_the_ones_in_conflict() -> None:
     assert {n for n in left.keys() & right.keys() if left[n] != right[n]} == {"graphql-core"}
 
 
+def test_wheels_are_cut_into_layers_and_none_is_lost() -> None:
+    for name, recipe in RECIPES.all.items():
+        groups = RECIPES.wheel_layers(name)
+        assert sorted(pin for group in groups.values() for pin in group) == list(
+            RECIPES.wheels(name)
+        )
+        assert {pin.name for pin in groups.get("first", ())} == set(recipe.first)
+        assert {pin.name for pin in groups.get("last", ())} == set(recipe.last)
+        text = (RECIPES.folder / name / "Dockerfile").read_text()
+        assert re.findall(r"from=wheels,source=(\w+),target=/wheels", text) == list(groups)
+
+
+def test_tracker_has_the_layer_on_top_to_itself() -> None:
+    for name, package in (("mlflow", "mlflow"), ("phoenix", "arize-phoenix")):
+        assert package in RECIPES.all[name].last
+        assert len(RECIPES.all[name].last) <= 3
+
+
+def test_wheel_that_is_not_there_cannot_have_a_layer(source: Path) -> None:
+    path = source / "images/images.toml"
+    text = path.read_text().replace("uid = 1", 'uid = 1\n            first = ["mine", "numpi"]')
+    path.write_text(text)
+    with pytest.raises(BundleError, match=r"numpi: not among the wheels of left"):
+        keys(source)
+
+
+def test_key_follows_the_cut(source: Path) -> None:
+    before = keys(source)
+    path = source / "images/images.toml"
+    path.write_text(path.read_text().replace("uid = 1", 'uid = 1\n            last = ["mine"]'))
+    assert changed(before, keys(source)) == {"left"}
+
+
 # recipes and keys
 
 
@@ -471,6 +504,12 @@ def test_proxy_with_a_password_stays_out_of_the_arguments(tmp_path: Path) -> Non
     assert line[line.index("--network") + 1] == "default"
 
 
+def test_fresh_build_takes_nothing_from_a_cache(tmp_path: Path) -> None:
+    wanted = Build(context=tmp_path, tag="t:1")
+    assert "--no-cache" not in command_line(wanted, {})
+    assert "--no-cache" in command_line(replace(wanted, fresh=True), {})
+
+
 def test_go_settings_come_from_the_environment_in_a_private_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -566,6 +605,21 @@ def test_installer_compiles_what_has_no_bytecode(installer: ModuleType, tmp_path
     (new,) = (tmp_path / "__pycache__").glob("new.*.pyc")
     assert new.read_bytes()[4:8] == b"\x01\0\0\0", "bytecode that is not checked against its source"
     assert old.read_bytes() == b"parent's"
+
+
+def test_bytecode_of_the_system_is_made_anew_where_it_was(
+    installer: ModuleType, tmp_path: Path
+) -> None:
+    for name in ("lib/a.py", "lib/b/c.py", "share/never.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    for name in ("lib/__pycache__/a.cpython-313.pyc", "lib/__pycache__/gone.cpython-313.pyc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"by time")
+    installer.recompile([tmp_path / "lib", tmp_path / "share"])
+    (made,) = tmp_path.rglob("*.pyc")
+    assert made.name.startswith("a.cpython-")
+    assert made.read_bytes()[4:8] == b"\x01\0\0\0"
 
 
 def test_tree_is_sorted_and_whole(source: Path) -> None:
