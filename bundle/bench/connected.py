@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bundle import images
 from bundle.bench.context import Bench, Group, Workbench, last_path
 from bundle.bench.figures import Figure, Wanted, interleave
 from bundle.bench.usage import Usage, read_once
@@ -70,7 +71,9 @@ def size(bench: Bench) -> list[Figure]:
 
 def _pipe(bench: Bench, rest: str) -> list[str]:
     """`docker save` of the bundle's images, followed by `rest` in sh; it fails when any part fails."""
-    line = shlex.join(save_command(bench.references, client=find_client("compose")))
+    workshop = images.open_workshop(bench.config, bench.engine, bench.here)
+    here = [workshop.reference(image.name) for image in bench.manifest.images]
+    line = shlex.join(save_command(here, client=find_client("compose")))
     return ["/bin/bash", "-c", f"set -o pipefail; {line} {rest}"]
 
 
