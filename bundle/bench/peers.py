@@ -39,12 +39,12 @@ COPY = ("copy", "--quiet")
 DOCKERFILE = """\
 ARG GOLANG
 FROM ${GOLANG} AS build
-ARG MODULES
+ARG MODULE
 RUN --mount=type=cache,id=tracking-go,target=/go --mount=type=secret,id=ca,target=/run/secrets/ca \\
     --mount=type=secret,id=goenv,target=/run/secrets/goenv \\
     export GOPATH=/go GOMODCACHE=/go/mod GOCACHE=/go/cache GOENV=/run/secrets/goenv GOTOOLCHAIN=auto CGO_ENABLED=0 \\
     SSL_CERT_FILE=/run/secrets/ca GOFLAGS="-trimpath -buildvcs=false" GOBIN=/built \\
-    && go install -ldflags "-s -w" ${MODULES}
+    && go install -ldflags "-s -w" ${MODULE}
 FROM scratch
 COPY --from=build /built /
 """
@@ -58,7 +58,8 @@ PACKS = {
 }
 PUSHES = {tool: Wanted(name=f"{tool}: its files into a registry", unit="s") for tool in TOOLS}
 FOOTNOTE = (
-    "The files of skopeo, crane and regctl bear no signature, and their layers come compressed: by us, before.",
+    "skopeo, crane and regctl: one file an image, without a signature; layers come compressed (by us, before), and what",
+    "images share is in each file. `invoke bundle` with all cached: one file, sealed and signed.",
     "Hauler and Zarf could not be had for this run: nothing here says how this product compares with them.",
 )
 
@@ -74,17 +75,17 @@ class Peer:
 def get(bench: Bench) -> dict[str, Peer | str]:
     """Every program, or why it is not there."""
     found: dict[str, Peer | str] = {}
-    for names, act in ((("skopeo",), get_skopeo), (tuple(GO_MODULES), get_go)):
+    for tool in TOOLS:
         try:
-            with step(f"getting {' and '.join(names)} for comparison (into {bench.work} only)"):
-                found |= act(bench)
+            with step(f"getting {tool} for comparison, into {bench.work} only"):
+                found[tool] = get_go(bench, tool) if tool in GO_MODULES else get_skopeo(bench)
         except (BundleError, OSError) as error:
             log.info("  %s", error)
-            found |= dict.fromkeys(names, f"it could not be got: {str(error).splitlines()[0]}")
+            found[tool] = f"it could not be got: {reason(error)}"
     return found
 
 
-def get_skopeo(bench: Bench) -> Mapping[str, Peer]:
+def get_skopeo(bench: Bench) -> Peer:
     """skopeo and all that it stands on, unpacked out of Debian's packages; run by their own loader."""
     workshop = images.open_workshop(bench.config, bench.engine, bench.here)
     archive = debs.Archive(
@@ -104,33 +105,28 @@ def get_skopeo(bench: Bench) -> Mapping[str, Peer]:
     line = [loader, "--library-path", ":".join(map(str, places)), root / "usr/bin/skopeo"]
     command = (*map(str, line), "--insecure-policy")
     run([*command, "--version"], timeout=60)
-    return {"skopeo": Peer(command=command, version=version)}
+    return Peer(command=command, version=version)
 
 
-def get_go(bench: Bench) -> Mapping[str, Peer]:
-    """crane and regctl, built from their modules in the product's Go image."""
+def get_go(bench: Bench, tool: str) -> Peer:
+    """crane or regctl, built from its module in the product's Go image."""
     workshop = images.open_workshop(bench.config, bench.engine, bench.here)
     images.ensure(workshop, "golang")
-    work, target = bench.folder("go"), bench.folder("go-built")
-    (work / "context").mkdir(exist_ok=True)
-    (work / "context/Dockerfile").write_text(DOCKERFILE, "utf-8")
+    work, target = bench.folder(f"{tool}-source"), bench.folder(f"{tool}-built")
+    (work / "Dockerfile").write_text(DOCKERFILE, "utf-8")
+    settings = images.write_go_settings(bench.work / "goenv")
     wanted = Build(
-        context=work / "context",
+        context=work,
         tag="",
-        arguments={
-            "GOLANG": workshop.reference("golang"),
-            "MODULES": " ".join(GO_MODULES.values()),
-        },
-        secrets={"ca": images.authorities(), "goenv": images.write_go_settings(work / "goenv")},
+        arguments={"GOLANG": workshop.reference("golang"), "MODULE": GO_MODULES[tool]},
+        secrets={"ca": images.authorities(), "goenv": settings},
         network="default",
         output=target,
     )
     build(bench.engine, wanted, timeout=bench.config.build_timeout_s)
-    versions = {name: module.rpartition("@")[2] for name, module in GO_MODULES.items()}
-    return {
-        name: Peer(command=(str(target / name),), version=version)
-        for name, version in versions.items()
-    }
+    command = (str(target / tool),)
+    run([*command, "version"], timeout=60)
+    return Peer(command=command, version=GO_MODULES[tool].rpartition("@")[2])
 
 
 def script(commands: Sequence[Sequence[str]]) -> list[str]:
@@ -242,6 +238,7 @@ def run_all(bench: Bench, name: str, commands: Sequence[Sequence[str]]) -> float
 def peers(bench: Bench) -> list[Figure]:
     """Pack out of a registry, then push into one, by every program that could be got."""
     place = bench.folder("peers")
+    make(bench, "bundle, warming up")
     with serve(bench.bundle, bench.manifest) as shelf:
         files = {
             tool: {ref: place / f"{tool}-{n}.tar" for n, ref in enumerate(bench.references)}
@@ -261,9 +258,18 @@ def peers(bench: Bench) -> list[Figure]:
         arms |= {tool: partial(pack, tool, peer) for tool, peer in tools.items()}
         seconds = interleave(arms, bench.rounds)
     ours = seconds["invoke bundle, all cached"]
-    figures = [PACKS[tool].ratio(ours, seconds[tool], note=tools[tool].version) for tool in tools]
+    figures = [
+        PACKS[tool].ratio(ours, seconds[tool], note=f"{peer.version}, {_megabytes(files[tool])}")
+        for tool, peer in tools.items()
+    ]
     figures += [PACKS[tool].missing(why) for tool, why in found.items() if isinstance(why, str)]
     return figures + pushing(bench, tools, files)
+
+
+def _megabytes(files: Mapping[str, Path]) -> str:
+    return (
+        f"{sum(file.stat().st_size for file in files.values()) / 1e6:,.0f} MB in {len(files)} files"
+    )
 
 
 def pushing(
