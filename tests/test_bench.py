@@ -66,7 +66,9 @@ def test_missed_goal_prints_as_missed() -> None:
 
 def test_table_shows_spread_notes_and_footnotes() -> None:
     choose("en")
-    text = as_table([SPEED.ratio([1, 2, 3], [10, 10, 10], note="why"), ROOM.missing("?")], ["end"])
+    rows = [SPEED.ratio([1, 2, 3], [10, 10, 10], note="why"), ROOM.missing("?"), SPEED.missing("!")]
+    text = as_table(rows, ["end"])
+    assert "✗ not measured" in text.splitlines()[4]
     assert "0.2 ×" in text
     assert "0.1–0.3 (n=3)" in text
     assert "  speed: why" in text

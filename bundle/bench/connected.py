@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -98,9 +99,12 @@ def seal_check(bench: Bench) -> list[Figure]:
     return [CHECK.ratio(ours_s, theirs_s)]
 
 
-def cold_cache(bench: Bench) -> Path:
-    """A cache with every input of the real one and no blob: what a first `invoke bundle` finds after its builds."""
-    home = bench.work / "cold"
+def cache_of_inputs(bench: Bench, name: str, *, blobs: bool = False) -> Path:
+    """A cache with every input of the real one: what a first `invoke bundle` finds after its builds.
+
+    With `blobs` also what packing has kept; what is added to it is added here only.
+    """
+    home = bench.work / name
     shutil.rmtree(home, ignore_errors=True)
     inside = home / PRODUCT
     inside.mkdir(parents=True)
@@ -111,6 +115,8 @@ def cold_cache(bench: Bench) -> Path:
             and path not in bench.work.parents
         ):
             (inside / path.name).symlink_to(path)
+        elif path.is_dir() and blobs and path not in bench.work.parents:
+            shutil.copytree(path, inside / path.name, copy_function=os.link)
     return home
 
 
@@ -119,7 +125,7 @@ def pack(bench: Bench) -> list[Figure]:
     make(bench, "bundle, warming up")  # makes the images where they are missing, fills the cache
 
     def cold() -> float:
-        home = cold_cache(bench)
+        home = cache_of_inputs(bench, "cold")
         used, file = make(bench, "bundle", cache=home)
         packed = sum(p.stat().st_size for p in (home / PRODUCT / "blobs").rglob("*"))
         if packed < 0.5 * file.stat().st_size:

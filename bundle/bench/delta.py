@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from bundle import lock
-from bundle.bench.connected import make
+from bundle import images, lock, store
+from bundle.bench.connected import cache_of_inputs, make
 from bundle.bench.context import Bench, Group
 from bundle.bench.figures import Figure, Wanted
 from bundle.bench.importing import MEDIUM, bare_host, bootstrap, inside
@@ -60,6 +61,25 @@ def older_checkout(bench: Bench) -> Path:
     return copy
 
 
+@contextmanager
+def older_bundle(bench: Bench) -> Iterator[Path]:
+    """The bundle of the older checkout; its images and blobs are taken away afterwards."""
+    copy = older_checkout(bench)
+    now, then = (
+        images.open_workshop(bench.config, bench.engine, tree) for tree in (bench.here, copy)
+    )
+    built = {then.reference(name) for name in then.keys} - {
+        now.reference(name) for name in now.keys
+    }
+    built -= set(store.references(bench.engine))
+    try:
+        cache = cache_of_inputs(bench, "older-cache", blobs=True)
+        yield make(bench, "older bundle", here=copy, cache=cache)[1]
+    finally:
+        for reference in sorted(built):
+            store.untag(bench.engine, reference)
+
+
 def inventory_of(bench: Bench, host: ClosedHost, bundle: Path, name: str) -> Path:
     """What `invoke inventory` says of a closed host that has the images of `bundle`, brought back to this side."""
     root = f"/var/lib/tracking-{name}"
@@ -81,8 +101,11 @@ def delta(bench: Bench) -> Sequence[Figure]:
         raise CommandError("`invoke bundle` has no --base in this version")
     _, full = make(bench, "full bundle")
     figures = [UNCHANGED.measured([_against(bench, full, "unchanged")[0] / 1e6])]
-    older = bench.old or make(bench, "older bundle", here=older_checkout(bench))[1]
-    size, whole = _against(bench, older, "bumped")
+    if bench.old:
+        size, whole = _against(bench, bench.old, "bumped")
+    else:
+        with older_bundle(bench) as older:
+            size, whole = _against(bench, older, "bumped")
     note = f"{size / 1e6:,.1f} MB of {whole / 1e6:,.1f} MB"
     return [*figures, BUMPED.measured([100 * size / whole], note=note)]
 

@@ -115,6 +115,8 @@ def verdict(figure: Figure) -> str:
     """Met, missed, or that nothing is demanded."""
     if figure.wanted.goal is None:
         return "–"
+    if figure.value is None:
+        return say("✗ not measured", "✗ 측정 못 함")
     return say("✓ met", "✓ 달성") if figure.met else say("✗ MISSED", "✗ 미달")
 
 

@@ -58,8 +58,8 @@ PACKS = {
 }
 PUSHES = {tool: Wanted(name=f"{tool}: its files into a registry", unit="s") for tool in TOOLS}
 FOOTNOTE = (
-    "skopeo, crane and regctl: one file an image, without a signature; layers come compressed (by us, before), and what",
-    "images share is in each file. `invoke bundle` with all cached: one file, sealed and signed.",
+    "skopeo, crane and regctl: one file an image, no signature; layers come compressed (by us, before), and",
+    "what images share is in each file. `invoke bundle` with all cached: one file, sealed and signed.",
     "Hauler and Zarf could not be had for this run: nothing here says how this product compares with them.",
 )
 
