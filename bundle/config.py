@@ -42,6 +42,10 @@ class SiteConfig:
     memory_phoenix_mb: int
     memory_gateway_mb: int
     retention_phoenix_days: int
+    registry_address: str
+    registry_user: str
+    registry_password_file: str
+    registry_ca: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +182,10 @@ def parse_site(text: str, where: str = "site.toml") -> SiteConfig:
                     where=f"{where}: ports", message=message, hint="Give each tracker its own port."
                 )
             )
+        if bool(values["registry_user"]) != bool(values["registry_password_file"]):
+            message = "registry.user and registry.password_file go together"
+            hint = "Set both, or neither."
+            problems.append(Problem(where=f"{where}: registry", message=message, hint=hint))
     if problems:
         raise ConfigError.of(problems)
     return SiteConfig(**values)

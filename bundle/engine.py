@@ -312,10 +312,9 @@ class Engine:
         return removed
 
     def remove_images(self, prefix: str) -> list[str]:
-        """Remove every image whose name begins with `prefix`; returns the names."""
-        names = [
-            tag for image in self.api.images.list() for tag in image.tags if tag.startswith(prefix)
-        ]
+        """Remove every image whose name begins with `prefix`, in whatever registry; returns the names."""
+        tags = [tag for image in self.api.images.list() for tag in image.tags]
+        names = [tag for tag in tags if f"/{prefix}" in f"/{tag}"]
         for name in names:
             self.api.images.remove(name, force=True)
         return [f"image {name}" for name in names]

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from bundle import delta, stock, store, unseal
-from bundle.door import Shelf, places, serve
+from bundle.door import places, serve
 from bundle.engine import Engine
 from bundle.errors import BundleError, CommandError, IntegrityError, PreconditionError
 from bundle.manifest import MANIFEST_TYPE, PRODUCT, Manifest, SealedImage, blob_path
+from bundle.model import Secret
+from bundle.push import push_images
+from bundle.registry import Registry
 from bundle.run import Progress, log, step
 
 LEFT_OVER = re.compile(rf"127\.0\.0\.1:\d+/{PRODUCT}/.+")
@@ -40,27 +43,35 @@ class Imported:
 
 
 def import_images(
-    bundle: Path, manifest: Manifest, engine: Engine, known: Sequence[Manifest] = ()
+    bundle: Path,
+    manifest: Manifest,
+    engine: Engine,
+    known: Sequence[Manifest] = (),
+    registry: Registry | None = None,
 ) -> tuple[Imported, ...]:
     """Make every image of `manifest` known to `engine` under its reference, and look at each afterwards.
 
-    `known`: the releases that were unpacked before, whose layers the engine may have.
+    `known`: the releases that were unpacked before, whose layers the engine may have. With the site's `registry` the
+    images are pushed there first, and the engine pulls them from it.
 
     Raises IntegrityError when an image is not what was sealed, CommandError when the engine cannot take it,
     PreconditionError before anything is changed when a delta's base is not here.
     """
     _clear_left_overs(engine)
     missing = [image for image in manifest.images if not is_right(engine, image)]
+    done: dict[str, Imported] = {}
     if missing and manifest.base:
-        _check_base(manifest.base.version, manifest, missing, engine, known)
-    done = {}
-    if missing:
-        with step(f"importing {len(missing)} images"):
-            done = _pull_all(bundle, manifest, missing, engine)
-            rest = [image for image in missing if image.name not in done]
-            if rest:
-                here = delta.present(stock.in_engine(engine, manifest, known), rest)
-                done |= _load_all(bundle, manifest, rest, engine, here)
+        here = (
+            stock.in_registry(registry, manifest, known)
+            if registry
+            else stock.in_engine(engine, manifest, known)
+        )
+        if gone := delta.gone(manifest, here, missing):
+            raise PreconditionError.of([delta.refusal(manifest.base.version, gone)])
+    if missing and registry:
+        done = _by_registry(bundle, manifest, missing, engine, known, registry)
+    elif missing:
+        done = _by_door(bundle, manifest, missing, engine, known)
     wrong = [image.reference for image in missing if not is_right(engine, image)]
     if wrong:
         hint = "Check the bundle again: sh bootstrap.sh FILE --check; then run this again."
@@ -70,16 +81,50 @@ def import_images(
     return tuple(done.get(image.name) or _row(image, "present") for image in manifest.images)
 
 
-def _check_base(
-    base: str,
+def _by_registry(
+    bundle: Path,
     manifest: Manifest,
     images: Sequence[SealedImage],
     engine: Engine,
     known: Sequence[Manifest],
-) -> None:
-    gone = delta.gone(manifest, stock.in_engine(engine, manifest, known), images)
-    if gone:
-        raise PreconditionError.of([delta.refusal(base, gone)])
+    registry: Registry,
+) -> dict[str, Imported]:
+    with step(f"pushing {len(images)} images to {registry.address}"):
+        names = {one.name for release in (*known, manifest) for one in release.images}
+        sent = push_images(bundle, manifest, images, registry, sorted(names))
+        log.info("  %.1f MB were not there", sent / 1e6)
+    with step(f"pulling {len(images)} images from {registry.address}"):
+        base = f"{registry.address}/{registry.repository('')}"
+        done, errors = _pull_all(manifest, images, engine, base, registry.header)
+    if errors:
+        raise errors[0]
+    return done
+
+
+def _by_door(
+    bundle: Path,
+    manifest: Manifest,
+    images: Sequence[SealedImage],
+    engine: Engine,
+    known: Sequence[Manifest],
+) -> dict[str, Imported]:
+    """Let the engine pull from the file; send it an archive of what it could not.
+
+    That is all of them when the engine never came to the door, and any for which it asked what it has: an engine
+    knows a layer by its compressed digest only when it was pulled, and a delta does not carry the layer again.
+    """
+    with step(f"importing {len(images)} images"):
+        with serve(bundle, manifest) as shelf:
+            done, errors = _pull_all(manifest, images, engine, f"{shelf.address}/{PRODUCT}/")
+        if not shelf.visits:
+            log.info("  the engine cannot reach this host's loopback: sending an archive instead")
+        elif errors and not shelf.refused:
+            raise errors[0]
+        rest = [image for image in images if image.name not in done]
+        if rest:
+            here = delta.present(stock.in_engine(engine, manifest, known), rest)
+            done |= _load_all(bundle, manifest, rest, engine, here)
+    return done
 
 
 def is_right(engine: Engine, image: SealedImage) -> bool:
@@ -143,51 +188,41 @@ class _Gauge:
 
 
 def _pull_all(
-    bundle: Path, manifest: Manifest, images: Sequence[SealedImage], engine: Engine
-) -> dict[str, Imported]:
-    """Pull `images` at once; left out are those that have to be sent as an archive.
+    manifest: Manifest,
+    images: Sequence[SealedImage],
+    engine: Engine,
+    base: str,
+    login: Secret | None = None,
+) -> tuple[dict[str, Imported], list[BundleError]]:
+    """Pull `images` at once from the registry and folder `base`; what was pulled, and why others were not.
 
-    That is all of them when the engine never came to the door, and any for which it asked what it has: an engine
-    knows a layer by its compressed digest only when it was pulled, and a delta does not carry the layer again.
+    From the bundle's door by digest, then they get their names; from the site's, with its `login`, by their names.
     """
     gauge, done, errors = _Gauge(manifest, images), dict[str, Imported](), list[BundleError]()
 
-    def pull(image: SealedImage, shelf: Shelf) -> None:
-        start = time.monotonic()
+    def pull(image: SealedImage) -> None:
+        start, own = time.monotonic(), dataclasses.replace(engine)  # a connection of its own
+        source = f"{base}{image.name}@{image.manifest}"
+        wanted = image.manifest if login is None else image.reference.rpartition(":")[2]
         try:
-            _pull(dataclasses.replace(engine), shelf, image, gauge.note)  # a connection of its own
+            for event in store.pull(own, base + image.name, wanted, login):
+                gauge.note(event)
+            if login is None:
+                store.tag(own, source, image.reference)
+                store.untag(own, source)
             gauge.finish(image)
             done[image.name] = _row(image, "pulled", time.monotonic() - start)
         except BundleError as error:
             errors.append(error)
 
-    with serve(bundle, manifest) as shelf:
-        # daemons: an interrupted tool ends at once, and the engine drops a pull whose client is gone
-        threads = [
-            threading.Thread(target=pull, args=(image, shelf), daemon=True) for image in images
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    # daemons: an interrupted tool ends at once, and the engine drops a pull whose client is gone
+    threads = [threading.Thread(target=pull, args=(image,), daemon=True) for image in images]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     gauge.progress.close()
-    if not shelf.visits:
-        log.info("  the engine cannot reach this host's loopback: sending an archive instead")
-        return {}
-    if errors and not shelf.refused:
-        raise errors[0]
-    return done
-
-
-def _pull(
-    engine: Engine, shelf: Shelf, image: SealedImage, note: Callable[[Mapping[str, Any]], None]
-) -> None:
-    repository = f"{shelf.address}/{PRODUCT}/{image.name}"
-    for event in store.pull(engine, repository, image.manifest):
-        note(event)
-    source = f"{repository}@{image.manifest}"
-    store.tag(engine, source, image.reference)
-    store.untag(engine, source)
+    return done, errors
 
 
 def _load_all(

@@ -29,7 +29,8 @@ class Plan:
 
     def image(self, name: str) -> str:
         """The reference under which the engine has the image `name`."""
-        return f"tracking-bundle/{name}:{self.version}"
+        registry = self.site.registry_address
+        return f"{registry}{'/' if registry else ''}tracking-bundle/{name}:{self.version}"
 
     def service(self, name: str) -> Service:
         """The service called `name`."""

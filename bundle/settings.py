@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+REGISTRY = re.compile(
+    r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z"
+)
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 LONGEST_NAME = 24
@@ -100,6 +103,18 @@ def file_problem(entry: str) -> str:
     return name_problem(name or path.rstrip("/").rpartition("/")[2])
 
 
+def registry_problem(value: str) -> str:
+    """Why `value` does not name a registry; empty when it does, or names none."""
+    if not value or REGISTRY.match(value):
+        return ""
+    return f"{value!r} is not host:port or host:port/prefix in lower case, without https://"
+
+
+def path_problem(value: str) -> str:
+    """Why `value` cannot be the path of a file; empty when it can, or there is none."""
+    return "" if not value or value.startswith("/") else f"{value!r} is not an absolute path"
+
+
 def default_domain() -> str:
     """`<host>.internal`, with what a host name may have and a certificate may not made into hyphens."""
     label = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")[:63]
@@ -166,6 +181,27 @@ SITE = (
         default=90,
         help="traces older than this are deleted; 0: never",
         check=between(0, 36500),
+    ),
+    Setting(
+        key="registry.address",
+        default="",
+        help="the site's own image registry, host:port[/prefix]: install pushes the images there and runs them"
+        " from there; empty: straight into the engine. The engine must trust it too, by"
+        " /etc/docker/certs.d/<host:port>/ca.crt",
+        check=registry_problem,
+    ),
+    Setting(key="registry.user", default="", help="who pushes and pulls there; empty: nobody"),
+    Setting(
+        key="registry.password_file",
+        default="",
+        help="the file with that user's password, mode 0600, absolute path",
+        check=path_problem,
+    ),
+    Setting(
+        key="registry.ca",
+        default="",
+        help="the CA that signed the registry's certificate, a PEM file, absolute path; empty: the host's own CAs",
+        check=path_problem,
     ),
 )
 

@@ -15,6 +15,7 @@ from bundle.delta import Inventory, Layer, Wheel
 from bundle.engine import Engine
 from bundle.errors import IntegrityError
 from bundle.manifest import Manifest
+from bundle.registry import Registry
 
 
 def releases(root: Path) -> tuple[Manifest, ...]:
@@ -30,13 +31,37 @@ def _readable(paths: Iterable[Path]) -> Iterator[Manifest]:
             continue
 
 
-def look(engine: Engine, root: Path, current: Manifest) -> Inventory:
-    """The inventory of this host, whose release is `current`.
+def look(
+    engine: Engine, root: Path, current: Manifest, registry: Registry | None = None
+) -> Inventory:
+    """The inventory of this host, whose release is `current`; with the site's `registry` the layers are those there.
 
-    Raises PreconditionError when no engine answers, CommandError when it refuses.
+    Raises PreconditionError when no engine or registry answers, CommandError when it refuses.
     """
     known = (*releases(root), current)
-    return replace(in_engine(engine, current, known), wheels=tuple(_wheels(root, known)))
+    found = in_registry(registry, current, known) if registry else in_engine(engine, current, known)
+    return replace(found, wheels=tuple(_wheels(root, known)))
+
+
+def in_registry(registry: Registry, current: Manifest, known: Sequence[Manifest] = ()) -> Inventory:
+    """The layers that the registry has of the releases `known` and of `current`, in any image's repository.
+
+    Raises PreconditionError when it does not answer.
+    """
+    images = [image for release in (*known, current) for image in release.images]
+    names = sorted({image.name for image in images})
+    pairs = {
+        (diff_id, blob)
+        for image in images
+        for diff_id, blob in zip(image.diff_ids, image.layers, strict=True)
+    }
+    here = sorted(pair for pair in pairs if any(registry.has(name, pair[1]) for name in names))
+    return Inventory(
+        version=current.version,
+        arch=current.arch,
+        store="registry",
+        images=tuple((Layer(diff_id=diff_id, digest=blob),) for diff_id, blob in here),
+    )
 
 
 def in_engine(engine: Engine, current: Manifest, known: Sequence[Manifest] = ()) -> Inventory:

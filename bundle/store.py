@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, cast
@@ -11,6 +12,7 @@ import requests
 
 from bundle.engine import Engine
 from bundle.errors import CommandError
+from bundle.model import Secret
 from bundle.words import say
 
 WHERE = "container engine"
@@ -24,9 +26,11 @@ def _ask(
     *,
     data: Iterable[bytes] | None = None,
     stream: bool = False,
+    login: Secret | None = None,
 ) -> requests.Response:
     api = engine.api.api
-    headers = {"X-Registry-Auth": "e30="}  # an empty login: nothing of the operator's is sent along
+    # An empty login unless one is given: nothing of the operator's is sent along.
+    headers = {"X-Registry-Auth": "e30=" if login is None else login.reveal()}
     try:
         return api.request(
             method,
@@ -154,13 +158,31 @@ def load(engine: Engine, archive: Iterable[bytes]) -> None:
         pass
 
 
-def pull(engine: Engine, repository: str, digest: str) -> Iterator[dict[str, Any]]:
-    """Pull `repository`@`digest`, giving the engine's progress events.
+def pull(
+    engine: Engine, repository: str, wanted: str, login: Secret | None = None
+) -> Iterator[dict[str, Any]]:
+    """Pull the digest or tag `wanted` of `repository`, giving the engine's events; `login` as its API encodes it.
 
     Raises CommandError when the engine cannot.
     """
-    query = {"fromImage": repository, "tag": digest}
-    answer = _ask(engine, "POST", "create", query, stream=True)
+    query = {"fromImage": repository, "tag": wanted}
+    answer = _ask(engine, "POST", "create", query, stream=True, login=login)
     if answer.status_code != 200:
         raise _refused(f"pulling {repository}", answer)
     yield from _events(f"pulling {repository}", answer)
+
+
+def check_login(engine: Engine, login: Secret) -> None:
+    """Let the engine log in to a registry: it has its own list of trusted certificates.
+
+    Raises CommandError with what the engine says.
+    """
+    api, known = engine.api.api, json.loads(base64.urlsafe_b64decode(login.reveal()))
+    try:
+        answer = api.request(
+            "POST", f"{api.base_url}/v{api.api_version}/auth", json=known, timeout=60
+        )
+    except requests.exceptions.RequestException as error:
+        raise CommandError(f"logging in: {error}", where=WHERE) from error
+    if answer.status_code not in (200, 204):
+        raise _refused("logging in", answer)

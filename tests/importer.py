@@ -1,6 +1,7 @@
 """Import the images of a bundle into an engine and tell as JSON how it went; run as a process that can be killed.
 
-python -m tests.importer BUNDLE ENGINE KILL_AFTER [KNOWN_MANIFEST …]: seconds after which it kills itself, 0: never.
+python -m tests.importer BUNDLE ENGINE KILL_AFTER SITE [MANIFEST …]: kills itself after so many seconds (0: never);
+SITE is a site.toml, which may name a registry: its layers are told too.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bundle import intake, manifest
+from bundle import config, delta, intake, manifest, push, registry, stock
 from bundle.engine import Engine
-from bundle.errors import BundleError
+from bundle.errors import BundleError, PreconditionError
 from bundle.run import log
 
 
@@ -31,11 +32,10 @@ class Asked(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the lines of the door."""
-        if record.getMessage().startswith("door: "):
-            self.lines.append(record.getMessage())
+        self.lines.append(record.getMessage())
 
 
-def main(bundle: str, engine: str, kill_after: str, *known: str) -> None:
+def main(bundle: str, engine: str, kill_after: str, site: str, *known: str) -> None:
     """Import, and print what was done, asked for and needed."""
     asked, begin = Asked(), time.monotonic()
     log.addHandler(asked)
@@ -46,15 +46,22 @@ def main(bundle: str, engine: str, kill_after: str, *known: str) -> None:
     found: dict[str, Any] = {"error": "", "code": 0, "hint": "", "how": {}}
     try:
         before = [manifest.parse(Path(one).read_bytes()) for one in known]
-        rows = intake.import_images(path, manifest.read(path), Engine(host=engine), before)
+        hub = registry.open_registry(config.parse_site(Path(site).read_text("utf-8"), site))
+        if hub and (problem := push.trouble(hub, Engine(host=engine))):
+            raise PreconditionError.of([problem])
+        sealed = hub.rename(manifest.read(path)) if hub else manifest.read(path)
+        rows = intake.import_images(path, sealed, Engine(host=engine), before, hub)
+        if hub:
+            found["inventory"] = delta.dump(stock.in_registry(hub, sealed)).decode()
         found["how"] = {row.name: row.how for row in rows}
     except BundleError as error:
         found |= {"error": str(error), "code": error.exit_code, "hint": error.problems[0].hint}
     found["blobs"] = [
         line.split("/blobs/")[1].split()[0]
         for line in asked.lines
-        if "GET" in line and "/blobs/" in line
+        if line.startswith("door: ") and "GET" in line and "/blobs/" in line
     ]
+    found["sent_mb"] = [line.split()[0] for line in asked.lines if "were not there" in line]
     found["seconds"] = time.monotonic() - begin
     found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(json.dumps(found) + "\n")

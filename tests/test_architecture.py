@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "blobs",
                 "layers",
                 "door",
+                "push",
                 "closed",
                 "bare",
                 "browse",
@@ -50,7 +51,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "shared",
-        ("site", "vault", "store", "stock", "gateway_client", "inside"),
+        ("site", "vault", "store", "stock", "registry", "gateway_client", "inside"),
     ),  # parts of the installation that several verbs read
     ("edges", ("run", "engine", "builder", "host", "console")),
     (
@@ -71,7 +72,8 @@ HELPERS = {
     "seal": {"carry", "packing"},
     "packing": {"blobs", "layers"},
     "blobs": {"layers"},
-    "intake": {"door"},
+    "intake": {"door", "push"},
+    "push": {"door"},
     "rehearse": {"closed", "browse"},
     "closed": {"bare"},
     "users": {"accounts"},

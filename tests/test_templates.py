@@ -20,6 +20,7 @@ SITES = {
         'domain = "ml.example.kr"\nlayout = "names"\nbind = "10.1.2.3"\n[ports]\nportal = 443\n'
         "[memory]\npostgres_mb = 2048\n[retention]\nphoenix_days = 0\n"
     ),
+    "registry": 'domain = "closed.internal"\n[registry]\naddress = "images.example.kr:5000/ml"\n',
     "korean": (
         'domain = "closed.internal"\n'
         'organisation = "한국 \\"보험\\" 연구원\'s ${HOME} $$ {{ x }} {% if %} \\\\ \\n\\t <b>&amp; '

@@ -15,6 +15,8 @@ from bundle import (
     manifest,
     operate,
     preflight,
+    push,
+    registry,
     site,
     stock,
     users,
@@ -54,29 +56,25 @@ def planned(host: Host, version: str, settings: SiteConfig, facts: EngineFacts) 
 def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> None:
     """Preflight, then the running stack."""
     host, release = open_host(here)
-    missing = [i for i in release.manifest.images if not intake.is_right(host.engine, i)]
-    if missing or bundle:  # the medium may be gone once the images are here
-        release = manifest.release(here, Path(bundle).resolve() if bundle else None)
     given = Path(site_file) if site_file else None
     settings = site.read_site(host, given)
+    hub = registry.open_registry(settings)
+    sealed = hub.rename(release.manifest) if hub else release.manifest
+    missing = [image for image in sealed.images if not intake.is_right(host.engine, image)]
+    if missing or bundle:  # the medium may be gone once the images are here
+        release = manifest.release(here, Path(bundle).resolve() if bundle else None)
     facts = host.engine.facts(PROJECT, site.SITE_LABEL, site.read_site_id(host))
     with step(say("preflight, which changes nothing", "사전 점검 (아무것도 바꾸지 않음)")):
-        precheck(
-            planned(host, release.manifest.version, settings, facts),
-            host,
-            facts,
-            release,
-            missing,
-        )
+        plan = planned(host, sealed.version, settings, facts)
+        precheck(plan, host, facts, sealed, missing, hub)
     confirm(say(f"start the stack in {host.root}?", f"{host.root}에 스택을 시작할까요?"), yes=yes)
     with host.lock("install"):
         site.ensure_site_id(host)
         site.keep_site(host, given, settings)
-        plan = planned(host, release.manifest.version, settings, facts)
+        plan = planned(host, sealed.version, settings, facts)
         with step(say("images, out of the bundle into the engine", "이미지 적재 (번들 → 엔진)")):
             known = stock.releases(host.root)
-            rows = intake.import_images(release.bundle, release.manifest, host.engine, known)
-            for row in rows:
+            for row in intake.import_images(release.bundle, sealed, host.engine, known, hub):
                 log.info("  %-9s %s (%.0f MB)", row.how, row.reference, row.size / 1e6)
         with step(say("secrets, certificates, settings", "비밀, 인증서, 설정")):
             install.prepare(plan, host)
@@ -95,21 +93,22 @@ def precheck(
     plan: Plan,
     host: Host,
     facts: EngineFacts,
-    release: manifest.Release,
+    sealed: manifest.Manifest,
     missing: list[manifest.SealedImage],
+    hub: registry.Registry | None,
 ) -> None:
     """Show every precondition; of a delta whose base is gone, write down what would be needed.
 
     Raises PreconditionError with all that are not met.
     """
-    sealed = release.manifest
     created = datetime.datetime.strptime(sealed.created, "%Y-%m-%dT%H:%M:%S%z")
     wanted = preflight.Release(
         arch=sealed.arch,
         created=int(created.timestamp()),
         image_bytes=sum(image.size for image in missing),
     )
-    rows = [*preflight.preflight(plan, host, facts, wanted), *check_base(host, sealed, missing)]
+    rows = preflight.preflight(plan, host, facts, wanted)
+    rows += check_supply(host, sealed, missing, hub) if missing else []
     for row in rows:
         log.info("  %s %-14s %s", "✗" if row.problem else "✓", row.name, row.found)
     for note in preflight.notes(facts):
@@ -119,18 +118,28 @@ def precheck(
         raise PreconditionError.of(problems)
 
 
-def check_base(
-    host: Host, sealed: manifest.Manifest, missing: list[manifest.SealedImage]
+def check_supply(
+    host: Host,
+    sealed: manifest.Manifest,
+    missing: list[manifest.SealedImage],
+    hub: registry.Registry | None,
 ) -> list[preflight.Row]:
-    """Of a delta: whether every layer that it needs is here; if not, the request that asks for them is written."""
-    if sealed.base is None or not missing:
-        return []
-    here = stock.look(host.engine, host.root, sealed)
-    gone, request = delta.gone(sealed, here, missing), host.path("request.json")
-    if gone:
-        write_file(request, delta.dump(here, gone))
-    problem = delta.refusal(sealed.base.version, gone, request) if gone else None
-    return [preflight.Row(name="base", found=sealed.base.version, problem=problem)]
+    """Whether the site's registry can be used, and whether all that a delta needs is here.
+
+    What is gone is asked for in request.json.
+    """
+    rows = []
+    if hub:
+        problem = push.trouble(hub, host.engine)
+        rows.append(preflight.Row(name="registry", found=hub.address, problem=problem))
+    if sealed.base and not any(row.problem for row in rows):
+        here = stock.look(host.engine, host.root, sealed, hub)
+        gone, request = delta.gone(sealed, here, missing), host.path("request.json")
+        if gone:
+            write_file(request, delta.dump(here, gone))
+        problem = delta.refusal(sealed.base.version, gone, request) if gone else None
+        rows.append(preflight.Row(name="base", found=sealed.base.version, problem=problem))
+    return rows
 
 
 def farewell(plan: Plan, host: Host) -> list[str]:
@@ -175,7 +184,8 @@ def verify(here: Path, *, only: tuple[str, ...], form: str, report: str) -> str:
 def inventory(here: Path, *, out: Path) -> Path:
     """Write down what is on this host, for the next delta; the file."""
     host, release = open_host(here)
-    found = stock.look(host.engine, host.root, release.manifest)
+    hub = registry.open_registry(site.read_site(host))
+    found = stock.look(host.engine, host.root, release.manifest, hub)
     write_file(out, delta.dump(found))
     layers, wheels = len(found.blobs), len(found.wheels)
     log.info(

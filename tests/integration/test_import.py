@@ -2,122 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import random
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bundle import closed, delta, intake, manifest, stock, store
-from bundle.closed import ClosedHost
-from bundle.config import cache_folder
-from bundle.delta import Inventory
-from bundle.errors import CommandError
-from bundle.manifest import Manifest
-from bundle.workflows.connected import read_inventory
-from tests import bundles, carried
+from bundle import delta, intake, manifest, store
+from tests import carried
 from tests.carried import Carried, Layer
+from tests.integration.lab import Lab
 
-STORES = ("overlay2", "containerd")
 SMALL_MB = 60
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lab:
-    """A closed host whose engine has one kind of store, and a place for bundles."""
-
-    host: ClosedHost
-    kind: str
-    folder: Path
-
-    def restart_engine(self, *options: str) -> None:
-        """End the engine of the closed host and start it with further options."""
-        script = (
-            "kill $(pidof dockerd); while pidof dockerd; do sleep 0.2; done;"
-            ' setsid dockerd "$@" >>/var/log/dockerd.log 2>&1 </dev/null &'
-        )
-        self.host.run(["sh", "-c", script, "sh", *options], timeout=60)
-        self.host.engine_up()
-
-    def take(
-        self, bundle: Path, known: Sequence[Manifest] = (), *, kill_after: float = 0
-    ) -> dict[str, Any]:
-        """Import in a process of its own, in the closed host's network; an empty answer when it was killed."""
-        files = []
-        for number, one in enumerate(known):
-            files.append(self.folder / f"known-{number}.json")
-            files[-1].write_bytes(manifest.dump(one))
-        engine = f"unix:///proc/{self.host.pid}/root/{closed.SOCKET}"
-        command = [sys.executable, "-m", "tests.importer", str(bundle), engine, str(kill_after)]
-        where = {**closed.ENVIRONMENT, "PYTHONPATH": str(bundles.TOP)}
-        try:
-            words = self.host.beside([*command, *map(str, files)], timeout=120, env=where)
-        except CommandError:
-            if not kill_after:
-                raise
-            return {}
-        return dict(json.loads(words.splitlines()[-1]))
-
-    def right(self, bundle: Carried) -> bool:
-        """Whether every image is exactly what was sealed."""
-        return all(intake.is_right(self.host.engine, one) for one in bundle.manifest.images)
-
-    def look(self, *known: Manifest) -> Inventory:
-        """What the engine has, as the file that invoke inventory writes says it."""
-        found = stock.in_engine(self.host.engine, known[-1], known)
-        path = self.folder / "inventory.json"
-        path.write_bytes(delta.dump(found))
-        return read_inventory(path, bundles.unseal_arch())
-
-    def empty(self) -> None:
-        """Take every image out of the engine."""
-        engine = self.host.engine
-        for name in store.ids(engine):
-            engine.api.api.remove_image(name, force=True)
-        assert not store.ids(engine)
-
-
-@pytest.fixture(scope="module", params=STORES)
-def lab(
-    request: pytest.FixtureRequest, closed_hosts: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
-    kind = request.param
-    host = closed.create(closed_hosts / f"import-{kind}", cache=cache_folder())
-    try:
-        setting = {"features": {"containerd-snapshotter": kind == "containerd"}}
-        (host.root / "etc/docker").mkdir(parents=True, exist_ok=True)
-        (host.root / "etc/docker/daemon.json").write_text(json.dumps(setting))
-        host.start()
-        host.engine_up()
-        yield Lab(host=host, kind=kind, folder=tmp_path_factory.mktemp(kind))
-    finally:
-        host.remove()
 
 
 @pytest.fixture(autouse=True)
 def _empty(lab: Lab) -> None:
     lab.empty()
-
-
-@pytest.fixture(scope="module")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Layer]:
-    folder = tmp_path_factory.mktemp("layers")
-    sizes = {"base": 3.0, "python": 12.0, "one": 8.0, "two": 8.0, "new": 0.2, "tool": 0.1}
-    return {name: carried.layer(folder, name, size, 300) for name, size in sizes.items()}
-
-
-@pytest.fixture(scope="module")
-def full(layers: dict[str, Layer], tmp_path_factory: pytest.TempPathFactory) -> Carried:
-    images = {
-        "one": [layers["base"], layers["python"], layers["one"]],
-        "two": [layers["base"], layers["python"], layers["two"]],
-        "three": [layers["base"], layers["tool"]],
-    }
-    return carried.carry(tmp_path_factory.mktemp("full"), "1.0", images)
 
 
 def bumped(layers: dict[str, Layer]) -> dict[str, list[Layer]]:
@@ -142,7 +42,7 @@ def test_images_cross_and_a_second_time_nothing_is_asked(lab: Lab, full: Carried
     assert (
         len(first["blobs"]) == len(set(first["blobs"])) == 5 + 3
     )  # each layer and configuration once
-    assert lab.right(full)
+    assert lab.right(full.manifest)
     again = lab.take(full.path)
     assert set(again["how"].values()) == {"present"}
     assert again["blobs"] == []
@@ -166,24 +66,27 @@ def test_delta_brings_the_images_of_the_full_bundle(
     assert found["how"] == dict.fromkeys(("one", "two", "three"), "pulled")
     one = next(image for image in thin.manifest.images if image.name == "one")
     assert set(found["blobs"]) == {one.layers[3], one.config}  # the others are the same images
-    assert lab.right(thin)
-    assert lab.right(full)
+    assert lab.right(thin.manifest)
+    assert lab.right(full.manifest)
     assert len(lab.look(full.manifest, thin.manifest).blobs) == 6
 
 
 def test_delta_onto_layers_that_were_loaded_is_sent_as_a_thin_archive(
-    lab: Lab, full: Carried, layers: dict[str, Layer], tmp_path: Path
+    lab: Lab, layers: dict[str, Layer], tmp_path: Path
 ) -> None:
     """A graph driver knows the compressed digest of what it pulled only."""
+    never = [carried.layer(tmp_path, f"never pulled {number}", 1.0) for number in range(2)]
+    whole = carried.carry(tmp_path / "whole", "1.0", {"one": never})
     ticks: list[int] = []
-    images = full.manifest.images
-    store.load(lab.host.engine, intake.archive(full.path, full.manifest, images, ticks.append))
-    assert lab.right(full)
-    thin = carried.carry(tmp_path, "1.1", bumped(layers), lab.look(full.manifest))
-    found = lab.take(thin.path, [full.manifest])
-    assert set(found["how"].values()) <= {"pulled", "loaded"}
-    assert lab.kind == "containerd" or "loaded" in found["how"].values()
-    assert lab.right(thin)
+    images = whole.manifest.images
+    store.load(lab.host.engine, intake.archive(whole.path, whole.manifest, images, ticks.append))
+    assert lab.right(whole.manifest)
+    base = lab.look(whole.manifest)
+    thin = carried.carry(tmp_path / "thin", "1.1", {"one": [*never, layers["new"]]}, base)
+    assert len(thin.manifest.needs) == 2
+    found = lab.take(thin.path, [whole.manifest])
+    assert found["how"] == {"one": "pulled" if lab.kind == "containerd" else "loaded"}
+    assert lab.right(thin.manifest)
 
 
 def test_thin_archive_is_taken_by_both_stores(
@@ -196,7 +99,7 @@ def test_thin_archive_is_taken_by_both_stores(
     archive = intake.archive(thin.path, thin.manifest, thin.manifest.images, ticks.append, here)
     store.load(lab.host.engine, archive)
     assert sum(ticks) < 300_000
-    assert lab.right(thin)
+    assert lab.right(thin.manifest)
 
 
 def test_changed_base_is_carried_again_where_the_store_cannot_use_it(
@@ -207,7 +110,7 @@ def test_changed_base_is_carried_again_where_the_store_cannot_use_it(
     thin = carried.carry(tmp_path, "1.1", images, lab.look(full.manifest))
     assert len(thin.manifest.needs) == (2 if lab.kind == "containerd" else 0)
     lab.take(thin.path, [full.manifest])
-    assert lab.right(thin)
+    assert lab.right(thin.manifest)
 
 
 def test_delta_onto_the_wrong_base_is_told_by_what_is_here(
@@ -229,12 +132,12 @@ def test_delta_onto_the_wrong_base_is_told_by_what_is_here(
     assert refused["code"] == 3
     assert all(path in refused["error"] for path in missing)
     assert refused["blobs"] == []
-    assert lab.right(other)
-    assert not lab.right(thin)
+    assert lab.right(other.manifest)
+    assert not lab.right(thin.manifest)
     assert set(store.references(lab.host.engine)) == before
     again = carried.carry(tmp_path / "again", "1.1", bumped(layers), here)
     lab.take(again.path, [other.manifest])
-    assert lab.right(again)
+    assert lab.right(again.manifest)
     assert again.manifest.images == thin.manifest.images
 
 
@@ -259,10 +162,10 @@ def test_import_killed_anywhere_is_finished_by_the_next(
         for one in full.manifest.images:
             facts = store.inspect(lab.host.engine, one.reference)
             assert facts is None or intake.is_right(lab.host.engine, one), moment
-        assert lab.right(before), moment
+        assert lab.right(before.manifest), moment
         found = lab.take(full.path)
         assert found["code"] == 0, (moment, found)
-        assert lab.right(full), moment
+        assert lab.right(full.manifest), moment
         ours = {one.reference for one in full.manifest.images}
         left = set(store.references(lab.host.engine)) - names - ours
         assert not [name for name in left if intake.LEFT_OVER.fullmatch(name)], moment
@@ -290,13 +193,13 @@ def test_full_disk_is_told_and_room_is_enough_to_finish(
         assert refused["code"] == 4, refused
         assert "no space left" in refused["error"]
         assert "make room" in refused["hint"]
-        assert lab.right(small)
+        assert lab.right(small.manifest)
         lab.host.run(["rm", "/small/ballast"], timeout=20)
         lab.host.run(["mount", "-o", "remount,size=300m", "/small"], timeout=20)
         found = lab.take(full.path)
         assert found["code"] == 0, found
-        assert lab.right(full)
-        assert lab.right(small)
+        assert lab.right(full.manifest)
+        assert lab.right(small.manifest)
     finally:
         lab.restart_engine()
         lab.host.run(["umount", "/small"], timeout=20, check=False)

@@ -1,0 +1,85 @@
+"""What tests of the import are given: closed hosts whose engines have one kind of image store each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle import closed, delta, intake, manifest, stock, store
+from bundle.closed import ClosedHost
+from bundle.delta import Inventory
+from bundle.errors import CommandError
+from bundle.manifest import Manifest
+from bundle.workflows.connected import read_inventory
+from tests import bundles
+
+STORES = ("overlay2", "containerd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """A closed host whose engine has one kind of store, and a place for bundles."""
+
+    host: ClosedHost
+    kind: str
+    folder: Path
+
+    def restart_engine(self, *options: str) -> None:
+        """End the engine of the closed host and start it with further options."""
+        script = (
+            "kill $(pidof dockerd); while pidof dockerd; do sleep 0.2; done;"
+            ' setsid dockerd "$@" >>/var/log/dockerd.log 2>&1 </dev/null &'
+        )
+        self.host.run(["sh", "-c", script, "sh", *options], timeout=60)
+        self.host.engine_up()
+
+    def take(
+        self,
+        bundle: Path,
+        known: Sequence[Manifest] = (),
+        *,
+        kill_after: float = 0,
+        site: str = "",
+    ) -> dict[str, Any]:
+        """Import in a process of its own, in the closed host's network; an empty answer when it was killed."""
+        files = []
+        for number, one in enumerate(known):
+            files.append(self.folder / f"known-{number}.json")
+            files[-1].write_bytes(manifest.dump(one))
+        (self.folder / "site.toml").write_text(site)
+        engine = f"unix:///proc/{self.host.pid}/root/{closed.SOCKET}"
+        command = [sys.executable, "-m", "tests.importer", str(bundle), engine, str(kill_after)]
+        command.append(str(self.folder / "site.toml"))
+        where = {**closed.ENVIRONMENT, "PYTHONPATH": str(bundles.TOP)}
+        try:
+            words = self.host.beside([*command, *map(str, files)], timeout=120, env=where)
+        except CommandError:
+            if not kill_after:
+                raise
+            return {}
+        return dict(json.loads(words.splitlines()[-1]))
+
+    def right(self, sealed: Manifest) -> bool:
+        """Whether every image is exactly what was sealed."""
+        return all(intake.is_right(self.host.engine, one) for one in sealed.images)
+
+    def look(self, *known: Manifest) -> Inventory:
+        """What the engine has, as the file that invoke inventory writes says it."""
+        return self.written(stock.in_engine(self.host.engine, known[-1], known))
+
+    def written(self, found: Inventory) -> Inventory:
+        """An inventory as it is read again."""
+        path = self.folder / "inventory.json"
+        path.write_bytes(delta.dump(found))
+        return read_inventory(path, bundles.unseal_arch())
+
+    def empty(self) -> None:
+        """Take every image out of the engine."""
+        engine = self.host.engine
+        for name in store.ids(engine):
+            engine.api.api.remove_image(name, force=True)
+        assert not store.ids(engine)

@@ -1,0 +1,212 @@
+"""The site's own registry: Debian's program with TLS and a login, beside engines of both kinds on closed hosts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from bundle import closed, delta, pki, store
+from bundle.delta import Inventory
+from bundle.door import places
+from bundle.errors import CommandError
+from bundle.manifest import PRODUCT, Manifest
+from tests.carried import Carried, Layer, carry
+from tests.integration.lab import Lab
+
+ADDRESS = "10.99.0.1:5443"
+"""Not on loopback: engines take that for safe without a look at the certificate."""
+PASSWORD = "s3cret-pass"
+HASHED = "$2b$05$abcdefghijklmnopqrstuuV7fpPozvyqJfnY19y0802WTlXUm6Rjy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub:
+    """A running registry: its folder, and what site.toml says of it."""
+
+    folder: Path
+    lab: Lab
+
+    def site(self, **changed: str) -> str:
+        """A site.toml with this registry, some keys changed."""
+        values = {
+            "address": f"{ADDRESS}/ml",
+            "user": "carrier",
+            "password_file": str(self.folder / "password"),
+            "ca": str(self.folder / "ca.pem"),
+        } | changed
+        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if value]
+        return "\n".join(["[registry]", *lines, ""])
+
+    def trust(self, *, trusted: bool = True) -> None:
+        """Make the engine trust the registry, or no longer."""
+        place = self.lab.host.root / f"etc/docker/certs.d/{ADDRESS}/ca.crt"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        if trusted:
+            place.write_bytes((self.folder / "ca.pem").read_bytes())
+
+    def stock(self, bundle: Carried) -> Inventory:
+        """Put `bundle` there; what there is then, as an inventory."""
+        found = self.lab.take(bundle.path, site=self.site())
+        return delta.parse(found["inventory"].encode(), "inventory")
+
+    def names(self) -> list[str]:
+        """Each image that lies in it, as folder and tag."""
+        places = self.folder.glob("data/docker/registry/v2/repositories/**/tags/*/current/link")
+        top = self.folder / "data/docker/registry/v2/repositories"
+        return sorted(
+            f"{'/'.join(p.relative_to(top).parts[:-5])}:{p.parts[-3]}".replace("/_manifests", "")
+            for p in places
+        )
+
+
+@pytest.fixture(scope="module")
+def hub(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    folder = tmp_path_factory.mktemp("hub")
+    root = pki.make_root("0badcafe")
+    leaf = pki.make_leaf(root, ("registry.closed.internal", ADDRESS.partition(":")[0]), 30)
+    (folder / "ca.pem").write_bytes(pki.pem(root.certificate))
+    (folder / "tls.crt").write_bytes(pki.pem(leaf.certificate))
+    (folder / "tls.key").write_bytes(pki.key_pem(leaf.key))
+    (folder / "htpasswd").write_text(f"carrier:{HASHED}\n")
+    (folder / "password").write_text(f"{PASSWORD}\n")
+    (folder / "password").chmod(0o600)
+    settings = {
+        "version": 0.1,
+        "log": {"accesslog": {"disabled": True}, "level": "error"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {
+            "addr": ADDRESS,
+            "tls": {"certificate": str(folder / "tls.crt"), "key": str(folder / "tls.key")},
+        },
+        "auth": {"htpasswd": {"realm": "closed", "path": str(folder / "htpasswd")}},
+    }
+    (folder / "registry.yml").write_text(json.dumps(settings))
+    with suppress(CommandError):
+        lab.host.run(["ip", "address", "add", "10.99.0.1/32", "dev", "lo"], timeout=20)
+    line = [str(closed.SCRIPTS / "closed-host"), "beside", str(lab.host.folder), "--"]
+    with (folder / "log").open("w") as log:
+        child = subprocess.Popen(
+            [*line, "docker-registry", "serve", str(folder / "registry.yml")],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        made = Hub(folder=folder, lab=lab)
+        made.trust()
+        yield made
+    finally:
+        child.terminate()
+        child.wait(20)
+
+
+@pytest.fixture(autouse=True)
+def _empty(lab: Lab, hub: Hub) -> None:
+    lab.empty()
+    hub.trust()
+
+
+def named(sealed: Manifest) -> Manifest:
+    """The manifest with the names that its images have in the site's registry."""
+    images = tuple(replace(one, reference=f"{ADDRESS}/ml/{one.reference}") for one in sealed.images)
+    return replace(sealed, images=images)
+
+
+def test_images_are_pushed_and_run_from_there(lab: Lab, hub: Hub, full: Carried) -> None:
+    found = lab.take(full.path, site=hub.site())
+    assert found["code"] == 0, found
+    assert set(found["how"].values()) == {"pulled"}
+    assert found["peak_mb"] < 150
+    assert lab.right(named(full.manifest))
+    assert hub.names() == [f"ml/{PRODUCT}/{name}:1.0" for name in ("one", "three", "two")]
+    assert all(name.startswith(ADDRESS) for name in store.references(lab.host.engine))
+    again = lab.take(full.path, site=hub.site())
+    assert set(again["how"].values()) == {"present"}
+
+
+def test_what_the_registry_has_is_not_sent_again(
+    lab: Lab, hub: Hub, full: Carried, layers: dict[str, Layer], tmp_path: Path
+) -> None:
+    """A layer that another image has there is taken from that one; a delta stands on what is there."""
+    images = {"one": [layers["base"], layers["python"], layers["two"], layers["new"]]}
+    base = hub.stock(full)
+    assert base.store == "registry"
+    thin = carry(tmp_path, "1.1", images, base)
+    assert len(thin.manifest.needs) == 3
+    lab.empty()
+    found = lab.take(thin.path, [full.manifest], site=hub.site())
+    assert found["code"] == 0, found
+    assert lab.right(named(thin.manifest))
+    new, config = layers["new"].blob.digest, thin.manifest.images[0].config
+    size = thin.manifest.size_of(new) + thin.manifest.size_of(config)
+    assert found["sent_mb"] == [f"{size / 1e6:.1f}"]
+
+
+def test_delta_onto_a_registry_without_its_base_changes_nothing(
+    lab: Lab, hub: Hub, full: Carried, layers: dict[str, Layer], tmp_path: Path
+) -> None:
+    base = hub.stock(full)
+    images = {"one": [layers["base"], layers["python"], layers["two"], layers["new"]]}
+    thin = carry(tmp_path, "1.1", images, base)
+    elsewhere = hub.site(address=f"{ADDRESS}/other")
+    lab.empty()
+    before = hub.names()
+    found = lab.take(thin.path, [full.manifest], site=elsewhere)
+    assert found["code"] == 3, found
+    assert all(need.path in found["error"] for need in thin.manifest.needs)
+    assert hub.names() == before
+
+
+def test_damaged_layer_is_refused_by_the_registry(
+    lab: Lab, hub: Hub, full: Carried, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.tar"
+    damaged.write_bytes(full.path.read_bytes())
+    with open(damaged, "r+b") as file:
+        file.seek(places(full.path)[full.manifest.images[0].layers[2]][0] + 1000)
+        file.write(b"damage")
+    found = lab.take(damaged, site=hub.site(address=f"{ADDRESS}/fresh"))
+    assert found["code"] == 4, found
+    assert "digest" in found["error"].lower()
+    assert not [name for name in hub.names() if name.startswith("fresh/tracking-bundle/one")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"address": "registry.nowhere.internal:5443"}, ("the name is not known", "/etc/hosts")),
+        ({"address": "10.99.0.1:9"}, ("does not answer", "registry.address")),
+        ({"password_file": "wrong"}, ("login as carrier was refused", "registry.password_file")),
+        ({"user": "", "password_file": ""}, ("login as nobody was refused", "registry.user")),
+        ({"ca": ""}, ("its certificate is not trusted", "registry.ca")),
+        ({"ca": "other"}, ("its certificate is not trusted", "registry.ca")),
+    ],
+)
+def test_what_is_wrong_with_the_registry_is_told(
+    lab: Lab, hub: Hub, full: Carried, changed: dict[str, str], words: tuple[str, ...]
+) -> None:
+    (hub.folder / "wrong").write_text("not it\n")
+    (hub.folder / "wrong").chmod(0o600)
+    (hub.folder / "other").write_bytes(pki.pem(pki.make_root("11111111").certificate))
+    files = {"wrong": str(hub.folder / "wrong"), "other": str(hub.folder / "other")}
+    site = hub.site(**{key: files.get(value, value) for key, value in changed.items()})
+    found = lab.take(full.path, site=site)
+    assert found["code"] == 3, found
+    assert words[0] in found["error"]
+    assert words[1] in found["hint"]
+    assert not store.ids(lab.host.engine)
+
+
+def test_engine_that_does_not_trust_the_registry_is_told(lab: Lab, hub: Hub, full: Carried) -> None:
+    hub.trust(trusted=False)
+    found = lab.take(full.path, site=hub.site())
+    assert found["code"] == 3, found
+    assert "certificate" in found["error"]
+    assert f"/etc/docker/certs.d/{ADDRESS}/ca.crt" in found["hint"]
+    assert not store.ids(lab.host.engine)
