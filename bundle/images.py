@@ -63,6 +63,13 @@ class Workshop:
                 f"the packages are locked for {', '.join(foreign)}, this engine is {self.arch}"
             )
             raise PreconditionError(message, where=f"images/{name}", hint="Run invoke lock here.")
+        return self.fetch_debs(wanted)
+
+    def fetch_debs(self, wanted: Sequence[Deb]) -> dict[Deb, Path]:
+        """The files of `wanted`, checked against the lock.
+
+        Raises PreconditionError when the mirror lost one.
+        """
         suite, mirror = self.recipes.suite, self.config.mirrors_debian
         folder = self.config.cache / "apt"
         archive = debs.Archive(folder=folder, suite=suite, arch=self.arch, mirror=mirror)
@@ -261,13 +268,18 @@ def authorities() -> Path:
     raise PreconditionError(message, hint="Install ca-certificates.")
 
 
-def write_go_settings(path: Path) -> Path:
-    """Go's own settings of this host (module proxy, checksum database) as its settings file."""
+def go_settings() -> dict[str, str]:
+    """Go's own settings of this host: module proxy, checksum database."""
     values = {}
     if shutil.which("go"):
         out = run(["go", "env", *GO_SETTINGS], timeout=60, check=False).splitlines()
         values = dict(zip(GO_SETTINGS, out, strict=False))
-    values.update(variables(GO_SETTINGS))
+    return {**values, **variables(GO_SETTINGS)}
+
+
+def write_go_settings(path: Path) -> Path:
+    """The same as Go's settings file."""
+    values = go_settings()
     path.touch(mode=0o600)
     path.write_text("".join(f"{name}={value}\n" for name, value in values.items() if value))
     return path

@@ -1,0 +1,311 @@
+"""The inventory of what travels: from the locks, the fetched files, and what the built programs say of themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bundle import facts, modules, streams
+from bundle.components import (
+    MAGIC,
+    TOOL,
+    BuildInfo,
+    Component,
+    Facts,
+    GoModule,
+    Inventory,
+    Kind,
+    deb_source,
+    fields,
+    merge,
+    parse_build_info,
+    parse_go_sum,
+)
+from bundle.errors import BundleError, IntegrityError
+from bundle.facts import Shelf
+from bundle.host import write_file
+from bundle.packing import PackedImage
+from bundle.recipes import Deb, Pin, Recipe, Recipes, file_digest
+
+GO_PROGRAMS = {"minio": "usr/local/bin/minio"}
+BUILD_INFO_SIZE = 1 << 20
+STATUS = "var/lib/dpkg/status"
+STANDARD = "stdlib"  # as the vulnerability databases call Go's own library
+GO_LICENCE = "golang.org/x/sys"  # by the same authors, under the same text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the images were made from, and how a file of it is had again: each is checked against its lock.
+
+    `registry`: the base image came from a registry, so that no lock names its packages.
+    """
+
+    recipes: Recipes
+    arch: str
+    cache: Path
+    registry: bool
+    fetch_debs: Callable[[Sequence[Deb]], Mapping[Deb, Path]]
+    fetch_wheels: Callable[[Sequence[Pin]], Mapping[Pin, Path]]
+    fetch_modules: Callable[[Sequence[modules.Wanted]], None]
+
+    @property
+    def shelf(self) -> Shelf:
+        """What packages say of themselves."""
+        return Shelf(root=self.cache / "licences")
+
+    @property
+    def store(self) -> modules.Store:
+        """The Go modules."""
+        return modules.Store(root=self.cache / "modules")
+
+    def go_sum(self, name: str) -> str:
+        """The lock of the Go build of `name`."""
+        return (self.recipes.all[name].folder / "go.sum").read_text("utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the inventory is read from: the inputs, and the images by name."""
+
+    inputs: Inputs
+    packed: Mapping[str, PackedImage]
+
+
+def gather(
+    inputs: Inputs,
+    packed: Sequence[PackedImage],
+    wheels: Mapping[str, Sequence[Path]],
+    *,
+    version: str,
+    created: int,
+) -> Inventory:
+    """Everything that the images and the tool are made of.
+
+    Raises IntegrityError when a program holds a module that no lock names, PreconditionError when an input is gone.
+    """
+    source = Source(inputs=inputs, packed={image.image.name: image for image in packed})
+    ours = [name for name in source.packed if name in inputs.recipes.all]
+    found = [*_debs(source, ours), *_wheels(source, ours), *_modules(source, ours)]
+    return Inventory(
+        version=version,
+        arch=inputs.arch,
+        created=created,
+        suite=inputs.recipes.suite,
+        images={name: image.image.manifest for name, image in sorted(source.packed.items())},
+        components=merge([*found, *_tool(inputs.shelf, wheels)]),
+        unread=tuple(sorted(set(source.packed) - set(ours))),
+    )
+
+
+def lineage(recipes: Recipes, name: str) -> list[Recipe]:
+    """The recipe `name` and those that it stands on, the base first."""
+    recipe = recipes.all[name]
+    return [*(lineage(recipes, recipe.parent) if recipe.parent else []), recipe]
+
+
+def _component(
+    kind: Kind, name: str, version: str, place: str, said: Facts, **more: str
+) -> Component:
+    return Component(
+        kind=kind,
+        name=name,
+        version=version,
+        source=said.source,
+        source_version=said.source_version,
+        licence=said.licence,
+        stated=said.stated if kind == "pypi" else "",
+        texts=said.texts,
+        places=(place,),
+        **more,
+    )
+
+
+def _debs(source: Source, ours: Iterable[str]) -> list[Component]:
+    recipes, registry = source.inputs.recipes, source.inputs.registry
+    lines = {name: lineage(recipes, name) for name in ours}
+    wanted: dict[Deb, None] = {}
+    for line in lines.values():
+        for recipe in line:
+            if recipe.parent or not registry:
+                wanted |= dict.fromkeys(recipes.packages(recipe.name))
+    said = _read_debs(source.inputs, list(wanted))
+    found = []
+    for name, line in lines.items():
+        there: dict[str, Deb] = {}
+        for recipe in line:
+            if recipe.parent or not registry:
+                there |= {deb.name: deb for deb in recipes.packages(recipe.name)}
+            for gone in unused(recipe):
+                there.pop(gone, None)
+        found += [
+            _component(
+                "deb", deb.name, deb.version, name, said[deb], arch=deb.arch, sha256=deb.sha256
+            )
+            for deb in there.values()
+        ]
+        if registry:
+            found += _base_debs(source, name, set(there))
+    return found
+
+
+def unused(recipe: Recipe) -> tuple[str, ...]:
+    """The packages that the build purges again."""
+    path = recipe.folder / "unused"
+    return tuple(path.read_text("utf-8").split()) if path.is_file() else ()
+
+
+def _read_debs(inputs: Inputs, wanted: Sequence[Deb]) -> dict[Deb, Facts]:
+    shelf = inputs.shelf
+    known = {deb: shelf.known(deb.sha256) for deb in wanted}
+    missing = [deb for deb, said in known.items() if said is None]
+    files = inputs.fetch_debs(missing) if missing else {}
+    read = {
+        deb: shelf.learn(deb.sha256, lambda path=path: facts.of_deb(shelf, path))  # type: ignore[misc]
+        for deb, path in files.items()
+    }
+    said = {deb: read.get(deb) or known[deb] or Facts() for deb in wanted}
+    by_name = {deb.name: said[deb] for deb in wanted}
+    return {deb: _borrowed(one, by_name) for deb, one in said.items()}
+
+
+def _borrowed(said: Facts, others: Mapping[str, Facts]) -> Facts:
+    """A package whose documents are another's has that one's licence."""
+    lender = others.get(said.stated)
+    if said.texts or lender is None:
+        return said
+    return Facts(
+        source=said.source,
+        source_version=said.source_version,
+        licence=lender.licence,
+        texts=lender.texts,
+    )
+
+
+def _base_debs(source: Source, name: str, known: set[str]) -> list[Component]:
+    """The packages of a base image that came from a registry: what it says itself, without the digests of files."""
+    found = []
+    status = b""
+    for digest in source.packed[name].image.layers:
+        status = streams.members(source.packed[name].blobs[digest], {STATUS}).get(STATUS, status)
+    for stanza in status.decode("utf-8", "replace").split("\n\n"):
+        said = fields(stanza)
+        if said.get("Status", "").endswith(" installed") and said["Package"] not in known:
+            origin, version = deb_source(stanza)
+            known_by_itself = Facts(source=origin, source_version=version)
+            found.append(
+                _component(
+                    "deb",
+                    said["Package"],
+                    said["Version"],
+                    name,
+                    known_by_itself,
+                    arch=said["Architecture"],
+                )
+            )
+    return found
+
+
+def _wheels(source: Source, ours: Iterable[str]) -> list[Component]:
+    recipes = source.inputs.recipes
+    pins = {
+        name: [p for recipe in lineage(recipes, name) for p in recipes.wheels(recipe.name)]
+        for name in ours
+    }
+    every = sorted({pin for group in pins.values() for pin in group})
+    said = _read_wheels(source.inputs, every)
+    return [
+        _component("pypi", pin.name, pin.version, name, said[pin][1], sha256=said[pin][0])
+        for name, group in pins.items()
+        for pin in group
+    ]
+
+
+def _read_wheels(inputs: Inputs, pins: Sequence[Pin]) -> dict[Pin, tuple[str, Facts]]:
+    shelf, found = inputs.shelf, {}
+    for pin in pins:
+        known = [(digest, said) for digest in pin.digests if (said := shelf.known(digest))]
+        if len(known) == 1:
+            found[pin] = known[0]
+    missing = [pin for pin in pins if pin not in found]
+    for pin, path in inputs.fetch_wheels(missing).items() if missing else ():
+        digest = file_digest(path)
+        found[pin] = (digest, shelf.learn(digest, lambda p=path: facts.of_wheel(shelf, p)))  # type: ignore[misc]
+    return found
+
+
+def _tool(shelf: Shelf, wheels: Mapping[str, Sequence[Path]]) -> list[Component]:
+    """The wheels that travel beside the images, for the tool itself."""
+    found = []
+    for path in sorted({path for group in wheels.values() for path in group}):
+        name, version = path.name.split("-")[:2]
+        digest = file_digest(path)
+        said = shelf.learn(digest, lambda p=path: facts.of_wheel(shelf, p))  # type: ignore[misc]
+        plain = name.replace("_", "-").lower()
+        found.append(_component("pypi", plain, version, TOOL, said, sha256=digest))
+    return found
+
+
+def _modules(source: Source, ours: Sequence[str]) -> list[Component]:
+    found = []
+    for name in GO_PROGRAMS.keys() & set(ours):
+        locked, files = parse_go_sum(source.inputs.go_sum(name))
+        source.inputs.fetch_modules(modules.locked(locked, files))
+        info = build_info(source, name)
+        strangers = [m.path for m in info.modules if locked.get((m.path, m.version)) != m.h1]
+        if strangers:
+            message = (
+                f"the program of {name} holds what go.sum does not name: {', '.join(strangers)}"
+            )
+            raise IntegrityError(message, where=f"images/{name}/go.sum", hint="Run invoke lock.")
+        found += [_module(source, name, module) for module in info.modules]
+        own = next((c for c in found if c.name == GO_LICENCE), None)
+        said = Facts(licence="BSD-3-Clause", texts=own.texts if own else ())
+        found.append(_component("golang", STANDARD, info.go.removeprefix("go"), name, said))
+    return found
+
+
+def _module(source: Source, name: str, module: GoModule) -> Component:
+    wanted = modules.Wanted(path=module.path, version=module.version, kind="zip", h1=module.h1)
+    path = source.inputs.store.file(wanted)
+
+    def read() -> Facts:
+        return facts.of_module(source.inputs.shelf, path, module.path, module.version)
+
+    digest = source.inputs.store.proven(wanted)
+    said = source.inputs.shelf.learn(digest, read)
+    return _component(
+        "golang", module.path, module.version, name, said, h1=module.h1, sha256=digest
+    )
+
+
+def build_info(source: Source, name: str) -> BuildInfo:
+    """What the Go program of the image `name` says of itself; read once a layer and kept.
+
+    Raises BundleError when no layer has it.
+    """
+    packed = source.packed[name]
+    for digest in reversed(packed.image.layers):
+        note = source.inputs.shelf.note(f"build-info-{digest.removeprefix('sha256:')}")
+        known = _known_build_info(note)
+        if known is None:
+            raw = streams.find(packed.blobs[digest], GO_PROGRAMS[name], MAGIC, BUILD_INFO_SIZE)
+            if raw is None:
+                continue
+            known = parse_build_info(raw)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_file(note, json.dumps(asdict(known)).encode())
+        return known
+    hint = "The program must be built by Go 1.18 or later, with its build information."
+    raise BundleError(f"no Go program {GO_PROGRAMS[name]}", where=f"images/{name}", hint=hint)
+
+
+def _known_build_info(note: Path) -> BuildInfo | None:
+    try:
+        data = json.loads(note.read_text("utf-8"))
+        modules_ = tuple(GoModule(**module) for module in data["modules"])
+        return BuildInfo(go=data["go"], main=data["main"], modules=modules_)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
