@@ -1,0 +1,322 @@
+"""Known vulnerabilities of what travels, from an offline database in OSV form that the operator gives.
+
+The report is frozen with its date: it says what that database knew, and which ecosystems it knew nothing of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bundle.components import SUITES, Component, Inventory
+from bundle.errors import ConfigError
+from bundle.sbom import moment
+from bundle.versions import COMPARE, sort_key
+
+ECOSYSTEMS = {"deb": "Debian", "pypi": "PyPI", "golang": "Go"}
+SEVERITIES = ("CRITICAL", "HIGH", "MODERATE", "MEDIUM", "LOW", "UNKNOWN")
+LARGEST, MOST = 32 << 20, 2_000_000
+HINT = (
+    "Give a zip or a folder of OSV JSON records, as osv.dev exports them for PyPI, Debian and Go."
+)
+NONE_GIVEN = (
+    "No advisory database was given when this bundle was made (invoke bundle --advisories FILE). "
+    "Nothing was checked: this report says nothing about vulnerabilities, neither that there are some "
+    "nor that there are none."
+)
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Finding:
+    """One known vulnerability of one component."""
+
+    id: str
+    component: str
+    version: str
+    ecosystem: str
+    severity: str = "UNKNOWN"
+    summary: str = ""
+    fixed: str = ""
+    also: tuple[str, ...] = ()
+    cvss: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """What the given database is: its digest, its newest record, and how many records each ecosystem has."""
+
+    sha256: str
+    as_of: str
+    records: Mapping[str, int]
+
+
+@dataclass
+class _Reading:
+    """What has been read so far."""
+
+    digest: Any = field(default_factory=hashlib.sha256)
+    as_of: str = ""
+    records: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def check(path: Path) -> None:
+    """Look whether `path` can be a database at all, before anything long is done.
+
+    Raises ConfigError when it cannot.
+    """
+    if not path.is_dir() and not zipfile.is_zipfile(path):
+        message = "is neither a zip nor a folder" if path.exists() else "is not there"
+        raise ConfigError(message, where=str(path), hint=HINT)
+
+
+def look_up(inventory: Inventory, path: Path) -> tuple[Database, tuple[Finding, ...]]:
+    """What the database at `path` knows of the inventory.
+
+    Raises ConfigError when it is not a database in OSV form.
+    """
+    wanted = _wanted(inventory)
+    reading, count = _Reading(), 0
+    for count, (name, raw) in enumerate(_records(path), 1):
+        if count > MOST:
+            raise ConfigError(f"more than {MOST} records", where=str(path), hint=HINT)
+        reading.digest.update(f"{name} {hashlib.sha256(raw).hexdigest()}\n".encode())
+        record = _parse(raw, f"{path}: {name}")
+        reading.as_of = max(reading.as_of, str(record["modified"]))
+        try:
+            _read(record, wanted, inventory, reading)
+        except (AttributeError, TypeError, ValueError, KeyError) as error:
+            where = f"{path}: {name}"
+            raise ConfigError(f"not an OSV record: {error}", where=where, hint=HINT) from error
+    if not count:
+        raise ConfigError("holds no OSV record", where=str(path), hint=HINT)
+    database = Database(
+        sha256=reading.digest.hexdigest(),
+        as_of=reading.as_of,
+        records=dict(sorted(reading.records.items())),
+    )
+    return database, merge(reading.findings)
+
+
+def _wanted(inventory: Inventory) -> dict[tuple[str, str], list[Component]]:
+    """The components by ecosystem and the name that advisories use: Debian's are about source packages."""
+    found: dict[tuple[str, str], list[Component]] = {}
+    for component in inventory.components:
+        name = component.source or component.name if component.kind == "deb" else component.name
+        found.setdefault((ECOSYSTEMS[component.kind], name), []).append(component)
+    return found
+
+
+def _records(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Every record's name and bytes, in a fixed order; a zip inside a folder counts as a folder."""
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            name = file.relative_to(path).as_posix()
+            if file.suffix == ".json" and file.is_file():
+                if file.stat().st_size > LARGEST:
+                    raise ConfigError("too large for a record", where=str(file), hint=HINT)
+                yield name, file.read_bytes()
+            elif file.suffix == ".zip":
+                yield from ((f"{name}!{inner}", raw) for inner, raw in _zipped(file))
+        return
+    yield from _zipped(path)
+
+
+def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in sorted(archive.infolist(), key=lambda info: info.filename):
+                if info.filename.endswith(".json"):
+                    if info.file_size > LARGEST:
+                        where = f"{path}: {info.filename}"
+                        raise ConfigError("too large for a record", where=where, hint=HINT)
+                    yield info.filename, archive.read(info)
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path), hint=HINT) from error
+
+
+def _parse(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(raw)
+        if not isinstance(record["id"], str) or not isinstance(record["modified"], str):
+            raise TypeError("id or modified is not a text")
+        if not isinstance(record.get("affected", []), list):
+            raise TypeError("affected is not a list")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"not an OSV record: {error}", where=where, hint=HINT) from error
+    return dict(record)
+
+
+def _read(
+    record: Mapping[str, Any],
+    wanted: Mapping[tuple[str, str], list[Component]],
+    inventory: Inventory,
+    reading: _Reading,
+) -> None:
+    """Count the record for its ecosystems, and take what it says of our components."""
+    ecosystems = set()
+    for affected in record.get("affected", []):
+        package = affected.get("package", {})
+        ecosystem, _, release = str(package.get("ecosystem", "")).partition(":")
+        if ecosystem not in COMPARE or (release and release != SUITES.get(inventory.suite)):
+            continue
+        ecosystems.add(ecosystem)
+        name = str(package.get("name", ""))
+        name = re.sub(r"[-_.]+", "-", name).lower() if ecosystem == "PyPI" else name
+        for component in wanted.get((ecosystem, name), ()):
+            version = component.source_version or component.version
+            if not record.get("withdrawn") and is_affected(affected, version, ecosystem):
+                reading.findings.append(_finding(record, affected, component, ecosystem))
+    for ecosystem in ecosystems:
+        reading.records[ecosystem] = reading.records.get(ecosystem, 0) + 1
+
+
+def is_affected(affected: Mapping[str, Any], version: str, ecosystem: str) -> bool:
+    """True when an `affected` entry of a record covers `version`."""
+    if version in affected.get("versions", ()):
+        return True
+    ranges = (r for r in affected.get("ranges", ()) if r.get("type") in ("ECOSYSTEM", "SEMVER"))
+    return any(_in_range(one.get("events", ()), version, ecosystem) for one in ranges)
+
+
+def _in_range(events: Any, version: str, ecosystem: str) -> bool:
+    """OSV's own evaluation: go through the events in the order of their versions, and see what the last one says."""
+    compare, key = COMPARE[ecosystem], sort_key(ecosystem)
+    steps = [(kind, str(at)) for event in events for kind, at in event.items()]
+    limits = [at for kind, at in steps if kind == "limit" and at != "*"]
+    if limits and not any(compare(version, limit) < 0 for limit in limits):
+        return False
+    found = False
+    ordered = sorted(
+        (step for step in steps if step[0] != "limit"),
+        key=lambda step: (step[1] != "0", key(step[1])),
+    )
+    for kind, at in ordered:
+        order = 1 if at == "0" else compare(version, at)
+        if kind == "introduced" and order >= 0:
+            found = True
+        elif (kind == "fixed" and order >= 0) or (kind == "last_affected" and order > 0):
+            found = False
+    return found
+
+
+def _finding(
+    record: Mapping[str, Any], affected: Mapping[str, Any], component: Component, ecosystem: str
+) -> Finding:
+    version = component.source_version or component.version
+    compare = COMPARE[ecosystem]
+    fixes = [
+        str(event["fixed"])
+        for one in affected.get("ranges", ())
+        if one.get("type") in ("ECOSYSTEM", "SEMVER")
+        for event in one.get("events", ())
+        if "fixed" in event and compare(str(event["fixed"]), version) > 0
+    ]
+    said = record.get("database_specific") or {}
+    severity = str(said.get("severity", "UNKNOWN")).upper() if isinstance(said, dict) else "UNKNOWN"
+    vectors = [*record.get("severity", ()), *affected.get("severity", ())]
+    summary = str(record.get("summary") or record.get("details") or "").strip()
+    return Finding(
+        id=str(record["id"]),
+        component=component.source or component.name if component.kind == "deb" else component.name,
+        version=version,
+        ecosystem=ecosystem,
+        severity=severity if severity in SEVERITIES else "UNKNOWN",
+        summary=summary.splitlines()[0][:200] if summary else "",
+        fixed=min(fixes, key=sort_key(ecosystem), default=""),  # type: ignore[arg-type]
+        also=tuple(str(name) for name in record.get("aliases") or ()),
+        cvss=tuple(str(vector.get("score", "")) for vector in vectors),
+        places=component.places,
+    )
+
+
+def merge(findings: list[Finding]) -> tuple[Finding, ...]:
+    """One finding for each vulnerability of a component: several records and packages may tell of the same."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in sorted(findings):
+        names = sorted({finding.id, *finding.also})
+        known = next((name for name in names if name.startswith("CVE-")), None)
+        also_known = re.search(r"CVE-\d+-\d+", finding.id)
+        name = known or (also_known[0] if also_known else names[0])
+        groups.setdefault((name, finding.component, finding.version), []).append(finding)
+    merged = []
+    for (name, _, _), group in groups.items():
+        every = {n for f in group for n in (f.id, *f.also)} - {name}
+        merged.append(
+            replace(
+                group[0],
+                id=name,
+                also=tuple(sorted(every)),
+                severity=min((f.severity for f in group), key=SEVERITIES.index),
+                summary=next((f.summary for f in group if f.summary), ""),
+                fixed=next((f.fixed for f in group if f.fixed), ""),
+                cvss=tuple(sorted({vector for f in group for vector in f.cvss if vector})),
+                places=tuple(sorted({place for f in group for place in f.places})),
+            )
+        )
+    return tuple(
+        sorted(merged, key=lambda f: (SEVERITIES.index(f.severity), f.component, f.version, f.id))
+    )
+
+
+def report(
+    inventory: Inventory, database: Database | None, findings: tuple[Finding, ...]
+) -> dict[str, Any]:
+    """The frozen report."""
+    head: dict[str, Any] = {"version": inventory.version, "arch": inventory.arch}
+    head["created"] = moment(inventory.created)
+    if database is None:
+        return {**head, "database": None, "statement": NONE_GIVEN, "findings": None}
+    return {
+        **head,
+        "database": {
+            "as_of": database.as_of,
+            "sha256": database.sha256,
+            "records": dict(database.records),
+        },
+        "statement": statement(database, findings),
+        "findings": [_as_dict(finding) for finding in findings],
+    }
+
+
+def statement(database: Database, findings: tuple[Finding, ...]) -> str:
+    """What the report says, in one or two sentences."""
+    missing = [name for name in COMPARE if not database.records.get(name)]
+    known = f"As of {database.as_of} the given database knows {len(findings)} vulnerabilities of what travels."
+    if not missing:
+        return known
+    return f"{known} It holds no record for {', '.join(missing)}: those packages were not checked."
+
+
+def _as_dict(finding: Finding) -> dict[str, Any]:
+    values = vars(finding)
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The report for people."""
+    lines = [f"# Known vulnerabilities of tracking-bundle {found['version']} ({found['arch']})", ""]
+    lines += [f"Made {found['created']}. {found['statement']}"]
+    if found["database"] is None:
+        lines += [
+            "",
+            "이 번들을 만들 때 취약점 데이터베이스가 주어지지 않았습니다. 아무것도 검사하지 않았습니다.",
+        ]
+    if found["findings"]:
+        lines += [
+            "",
+            "| severity | id | package | version | fixed in | in | what |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for one in found["findings"]:
+            cells = [one["severity"].lower(), one["id"], one["component"], one["version"]]
+            cells += [one["fixed"] or "—", ", ".join(one["places"]), one["summary"]]
+            lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
