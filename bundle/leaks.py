@@ -1,0 +1,222 @@
+"""What must not travel, as rules over bytes: keys, tokens, and the connected host's name, paths, authorities, logins.
+
+Pure. A rule has needles, which are found fast, and mostly a pattern that decides. A secret itself is never given back.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.config import read_table
+from bundle.errors import ConfigError
+
+FORM = 2  # of the rules below; raise it when one changes
+BEFORE, AFTER = 64, 4096  # of a needle, what its pattern may look at
+PEM = re.compile(
+    rb"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|[\s\"'+,;])*"
+    rb"(?:[A-Za-z-]+: [^\r\n\\]{1,80}(?:\\[rn]|[\s\"'+,;])+)*[A-Za-z0-9+/]{40}"
+)
+TOKENS: tuple[tuple[tuple[bytes, ...], bytes], ...] = (
+    (
+        (b"AKIA", b"ASIA"),
+        rb"(?<![A-Za-z0-9/+])A[KS]IA(?![A-Z0-9]{9}EXAMPLE)[A-Z2-7]{16}(?![A-Za-z0-9/+])",
+    ),
+    ((b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"), rb"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{36}"),
+    ((b"github_pat_",), rb"github_pat_[A-Za-z0-9_]{60}"),
+    ((b"glpat-",), rb"glpat-[A-Za-z0-9_-]{20}"),
+    ((b"xoxb-", b"xoxp-", b"xoxa-"), rb"xox[abp]-[0-9]{8,}-[0-9A-Za-z-]{16}"),
+    ((b"pypi-AgE",), rb"pypi-AgE[A-Za-z0-9_-]{50}"),
+    ((b"npm_",), rb"(?<![A-Za-z0-9_])npm_[A-Za-z0-9]{36}(?![A-Za-z0-9_])"),
+    ((b"AIza",), rb"(?<![A-Za-z0-9])AIza[0-9A-Za-z_-]{35}(?![A-Za-z0-9_-])"),
+    ((b"sk-ant-", b"sk-proj-"), rb"sk-(?:ant|proj)-[A-Za-z0-9_-]{32}"),
+    ((b"hf_",), rb"(?<![A-Za-z0-9_])hf_[A-Za-z]{34}(?![A-Za-z0-9_])"),
+    ((b"sk_live_",), rb"sk_live_[0-9A-Za-z]{24}"),
+)
+SHORTEST_NAME = 5
+COMMON_NAMES = frozenset(
+    (
+        "builder",
+        "debian",
+        "docker",
+        "localhost",
+        "localdomain",
+        "runner",
+        "server",
+        "ubuntu",
+        "bookworm",
+        "trixie",
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One class of what must not travel: any of `needles`, and around it `pattern` if there is one."""
+
+    name: str
+    needles: tuple[bytes, ...]
+    pattern: re.Pattern[bytes] | None = None
+
+    def hits(self, data: bytes) -> bool:
+        """True when `data` has it."""
+        return any(self._hits(data, needle) for needle in self.needles)
+
+    def _hits(self, data: bytes, needle: bytes) -> bool:
+        place = data.find(needle)
+        while place >= 0:
+            if self.pattern is None:
+                return True
+            end = place + len(needle)
+            if self.pattern.search(data[max(0, place - BEFORE) : end + AFTER]):
+                return True
+            place = data.find(needle, end)
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What is particular to the connected host.
+
+    `certificates`: DER of the authorities that it trusts and Debian does not; `logins`: passwords in its proxies' and
+    indexes' addresses; `key`: the signing key in PEM.
+    """
+
+    names: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    certificates: tuple[bytes, ...] = ()
+    logins: tuple[str, ...] = ()
+    key: bytes = b""
+    scalar: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Find:
+    """A file that has what must not travel: `path` is inside the member, empty for the member itself."""
+
+    rule: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """A find that was looked at and is none: the file's digest, the rule, and why."""
+
+    rule: str
+    path: str
+    sha256: str
+    reason: str
+
+
+def rules(host: Host) -> tuple[Rule, ...]:
+    """Every rule, the host's own among them."""
+    found = [Rule(name="private key", needles=(b"PRIVATE KEY",), pattern=PEM)]
+    found += [
+        Rule(name="token", needles=needles, pattern=re.compile(pattern))
+        for needles, pattern in TOKENS
+    ]
+    found += [_word("host name", name) for name in telling(host.names)]
+    found += [_word("host path", path) for path in host.paths]
+    found += [Rule(name="login", needles=(login.encode(),)) for login in host.logins]
+    found += [
+        Rule(name="certificate authority of this host", needles=_certificate_needles(der))
+        for der in host.certificates
+    ]
+    if host.key:
+        found.append(Rule(name="signing key", needles=(*_pem_needles(host.key), host.scalar)))
+    return tuple(found)
+
+
+def telling(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that are not too short or too common to mean this host, each with its first label."""
+    labels = {label for name in names for label in (name, name.partition(".")[0])}
+    return tuple(
+        sorted(n for n in labels if len(n) >= SHORTEST_NAME and n.lower() not in COMMON_NAMES)
+    )
+
+
+def _word(rule: str, text: str) -> Rule:
+    """The text as a whole word."""
+    forms = {text, text.lower(), text.upper()} if rule == "host name" else {text}
+    either = b"|".join(re.escape(form.encode()) for form in sorted(forms))
+    pattern = re.compile(rb"(?<![A-Za-z0-9_-])(?:" + either + rb")(?![A-Za-z0-9_-])")
+    return Rule(name=rule, needles=tuple(sorted(f.encode() for f in forms)), pattern=pattern)
+
+
+def _certificate_needles(der: bytes) -> tuple[bytes, ...]:
+    """The end of the certificate, which is its signature: in DER, and in base64 by lines of 64 or 76 letters."""
+    text = base64.b64encode(der)
+    return tuple(dict.fromkeys((der[-48:], _last_piece(text, 64), _last_piece(text, 76))))
+
+
+def _last_piece(text: bytes, width: int) -> bytes:
+    """The last 40 letters that stand in one line of `width`, counted from the line's start."""
+    start = (len(text) - 40) // width * width
+    return text[start : start + 40]
+
+
+def _pem_needles(pem: bytes) -> tuple[bytes, ...]:
+    """The body of a PEM text in its longest pieces; lines that every key of this kind begins with are left out."""
+    lines = [line.strip() for line in pem.splitlines() if line.strip() and b"-----" not in line]
+    return tuple(line[-40:] for line in lines[1:] if len(line) >= 40) or (lines[0][-40:],)
+
+
+def certificates(pem: bytes) -> Iterator[bytes]:
+    """The DER of every certificate in a PEM text."""
+    for body in re.findall(
+        rb"-----BEGIN (?:TRUSTED )?CERTIFICATE-----(.+?)-----END", pem, re.DOTALL
+    ):
+        try:
+            yield base64.b64decode(b"".join(body.split()))
+        except (binascii.Error, ValueError):
+            continue
+
+
+def rules_key(every: Sequence[Rule]) -> str:
+    """A number for these rules; results under another number do not count."""
+    digest = hashlib.sha256(str(FORM).encode())
+    for rule in every:
+        digest.update(repr((rule.name, rule.needles, rule.pattern)).encode())
+    return digest.hexdigest()[:16]
+
+
+def read_allowed(path: Path) -> tuple[Allowed, ...]:
+    """The reviewed finds.
+
+    Raises ConfigError when an entry is not whole.
+    """
+    found = []
+    for entry in read_table(path).get("allowed", []):
+        try:
+            one = Allowed(**entry)
+        except TypeError as error:
+            raise ConfigError(f"an entry is not whole: {error}", where=str(path)) from error
+        if not one.reason or not re.fullmatch(r"[0-9a-f]{64}", one.sha256):
+            message = f"{one.path}: a reason and the file's sha256 are needed"
+            raise ConfigError(message, where=str(path))
+        found.append(one)
+    return tuple(found)
+
+
+def remaining(
+    finds: Mapping[str, Iterable[Find]], allowed: Iterable[Allowed]
+) -> list[tuple[str, Find]]:
+    """What is left of `finds` (by member) when the reviewed ones are taken away, sorted."""
+    known = list(allowed)
+    return sorted(
+        (member, find)
+        for member, group in finds.items()
+        for find in group
+        if not any(
+            (a.rule, a.sha256) == (find.rule, find.sha256)
+            and fnmatch.fnmatchcase(find.path or member, a.path)
+            for a in known
+        )
+    )

@@ -1,0 +1,225 @@
+"""The last look before the seal: every member, every file inside layers and wheels, for what must not travel.
+
+Streams; a member is read once for the same rules, since what was found in it is kept by its digest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from bundle import leaks, streams
+from bundle.errors import IntegrityError, Problem
+from bundle.host import write_file
+from bundle.leaks import Allowed, Find, Rule
+from bundle.run import Progress
+from bundle.words import say
+
+CHUNK, OVERLAP = 4 << 20, 8 << 10
+ZSTD, ZIP, GZIP, XZ = b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00"
+DEEPEST = 3  # archives in archives
+IN_MEMORY, LARGEST = 8 << 20, 4 << 30
+CLOSED = "an archive that cannot be looked into"
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
+
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Travelling:
+    """One member of the bundle on its way into the file."""
+
+    path: str
+    size: int
+    sha256: str
+    content: bytes | Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scanner:
+    """The rules, and where results are kept by the digest of what was read."""
+
+    rules: Sequence[Rule]
+    notes: Path
+
+    def note(self, sha256: str) -> Path:
+        """Where it is written what was found in the member `sha256`."""
+        return self.notes / leaks.rules_key(self.rules) / f"{sha256}.json"
+
+    def known(self, sha256: str) -> tuple[Find, ...] | None:
+        """What was found in the member `sha256`; None when it was not read."""
+        try:
+            data = json.loads(self.note(sha256).read_text("utf-8"))
+            return tuple(Find(**find) for find in data)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def keep(self, sha256: str, finds: Sequence[Find]) -> None:
+        """Write it down."""
+        path = self.note(sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps([asdict(find) for find in finds]).encode())
+
+
+def scan(
+    members: Iterable[Travelling], rules: Sequence[Rule], allowed: Sequence[Allowed], notes: Path
+) -> None:
+    """Look at every member.
+
+    Raises IntegrityError naming each member, and the file inside it, that has what must not travel.
+    """
+    scanner = Scanner(rules=rules, notes=notes)
+    finds: dict[str, tuple[Find, ...]] = {}
+    fresh = []
+    for member in members:
+        known = scanner.known(member.sha256)
+        if known is None:
+            fresh.append(member)
+        else:
+            finds[member.path] = known
+    progress = Progress(say("looking for secrets", "비밀 값 검사"), sum(m.size for m in fresh))
+    for member in fresh:
+        finds[member.path] = tuple(sorted(set(read_member(member, rules))))
+        scanner.keep(member.sha256, finds[member.path])
+        progress.add(member.size)
+    progress.close()
+    left = leaks.remaining(finds, allowed)
+    if left:
+        raise refusal(left)
+
+
+def refusal(left: Sequence[tuple[str, Find]]) -> IntegrityError:
+    """What was found and where, never the thing itself."""
+    hint = say(
+        "Take it out, or, if it was looked at and is none, add it to leaks/allowed.toml with the reason.",
+        "해당 파일을 빼거나, 검토 결과 비밀이 아니면 이유와 함께 leaks/allowed.toml에 추가하세요.",
+    )
+    problems = []
+    for number, (member, find) in enumerate(left, 1):
+        what = say(f"{find.rule} found, not sealed", f"{find.rule} 발견, 봉인하지 않음")
+        where = f"{member} → {find.path}" if find.path else member
+        last = hint if number == len(left) else ""
+        problems.append(Problem(message=f"{what} (sha256 {find.sha256})", where=where, hint=last))
+    return cast("IntegrityError", IntegrityError.of(problems))
+
+
+def read_member(member: Travelling, rules: Sequence[Rule]) -> Iterator[Find]:
+    """Everything that is found in one member."""
+    content = member.content
+    if isinstance(content, bytes):
+        yield from look(io.BytesIO(content), "", rules)
+        return
+    with content.open("rb") as file:
+        layer = file.read(4) == ZSTD
+        file.seek(0)
+        if not layer:
+            yield from look(file, "", rules)
+    if layer:
+        with streams.layer(content) as archive:
+            yield from look_into(archive, rules)
+
+
+def look_into(archive: tarfile.TarFile, rules: Sequence[Rule]) -> Iterator[Find]:
+    """Everything that is found in a layer: in names, links, owners' names and files."""
+    for entry in archive:
+        name = entry.name.removeprefix("./")
+        words = "\n".join((name, entry.linkname, entry.uname, entry.gname)).encode(
+            "utf-8", "replace"
+        )
+        digest = hashlib.sha256(words).hexdigest()
+        yield from (Find(rule=rule, path=name, sha256=digest) for rule in hits(words, rules))
+        file = archive.extractfile(entry) if entry.isreg() else None
+        if file:
+            yield from look(file, name, rules)
+
+
+def hits(data: bytes, rules: Iterable[Rule]) -> set[str]:
+    """The names of the rules that `data` breaks."""
+    return {rule.name for rule in rules if rule.hits(data)}
+
+
+def look(file: IO[bytes], path: str, rules: Sequence[Rule], depth: int = 0) -> Iterator[Find]:
+    """Everything that is found in one file, and in the files that it packs."""
+    digest, kept, found = hashlib.sha256(), b"", set[str]()
+    chunk = file.read(CHUNK)
+    with tempfile.SpooledTemporaryFile(IN_MEMORY) as spool:
+        packed = depth < DEEPEST and chunk.startswith((ZIP, GZIP, XZ))
+        while chunk:
+            digest.update(chunk)
+            found |= hits(kept + chunk, rules)
+            if packed:
+                spool.write(chunk)
+            kept = chunk[-OVERLAP:]
+            chunk = file.read(CHUNK)
+        sha256 = digest.hexdigest()
+        yield from (Find(rule=rule, path=path, sha256=sha256) for rule in sorted(found))
+        if packed:
+            spool.seek(0)
+            inside = list(_unpack(cast("IO[bytes]", spool), path, rules, depth))
+            yield from (
+                f if f.rule != CLOSED else Find(rule=CLOSED, path=path, sha256=sha256)
+                for f in inside
+            )
+
+
+def _unpack(spool: IO[bytes], path: str, rules: Sequence[Rule], depth: int) -> Iterator[Find]:
+    """What is found inside a packed file; one that only looks like one is none."""
+    start = spool.read(4)
+    spool.seek(0)
+    inside = f"{path}!" if path else ""
+    try:
+        if start == ZIP:
+            yield from _unzip(spool, inside, rules, depth)
+        else:
+            opener = gzip.open if start[:2] == GZIP else lzma.open
+            with opener(spool, "rb") as stream:
+                limited = cast("IO[bytes]", _Limited(cast("IO[bytes]", stream)))
+                yield from look(limited, inside, rules, depth + 1)
+    except _TooLargeError:
+        yield Find(rule=CLOSED, path=path, sha256="")
+    except BROKEN:
+        return
+
+
+def _unzip(spool: IO[bytes], inside: str, rules: Sequence[Rule], depth: int) -> Iterator[Find]:
+    with zipfile.ZipFile(spool) as archive:
+        for info in archive.infolist():
+            name = f"{inside}{info.filename}"
+            words = info.filename.encode("utf-8", "replace")
+            digest = hashlib.sha256(words).hexdigest()
+            yield from (Find(rule=rule, path=name, sha256=digest) for rule in hits(words, rules))
+            if info.flag_bits & 1:
+                yield Find(rule=CLOSED, path=name, sha256="")
+            elif not info.is_dir():
+                with archive.open(info) as file:
+                    yield from look(file, name, rules, depth + 1)
+
+
+class _TooLargeError(Exception):
+    """More comes out of an archive than anyone looks at."""
+
+
+class _Limited(io.RawIOBase):
+    """A stream that ends with an error where a bomb would go on."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.left = file, LARGEST
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes."""
+        data = self.file.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise _TooLargeError
+        return data
