@@ -24,6 +24,7 @@ COMMON = {
         "config": "bundle.toml",
         "out": "folder for the bundle",
         "sign-key": "PEM of the signing key",
+        "advisories": "offline vulnerability database: a zip or folder of OSV records",
         "base": "inventory of the closed side: make a delta, of layers and wheels that are not there",
         **COMMON,
     }
@@ -34,6 +35,7 @@ def bundle(
     out: str = "dist",
     sign_key: str = "",
     base: str = "",
+    advisories: str = "",
     quiet: bool = False,
     debug: bool = False,
     lang: str = "",
@@ -42,7 +44,12 @@ def bundle(
     with operator(quiet=quiet, debug=debug, lang=lang):
         print(
             connected.make_bundle(
-                HERE, settings=config, out=Path(out), sign_key=sign_key, base=base
+                HERE,
+                settings=config,
+                out=Path(out),
+                sign_key=sign_key,
+                base=base,
+                advisories=advisories,
             )
         )
 

@@ -67,12 +67,13 @@ class _Reading:
     findings: list[Finding] = field(default_factory=list)
 
 
-def check(path: Path) -> None:
-    """Look whether `path` can be a database at all, before anything long is done.
+def check(database: str) -> None:
+    """Look whether the file or folder `database` (empty: none) can be one at all, before anything long is done.
 
     Raises ConfigError when it cannot.
     """
-    if not path.is_dir() and not zipfile.is_zipfile(path):
+    path = Path(database)
+    if database and not path.is_dir() and not zipfile.is_zipfile(path):
         message = "is neither a zip nor a folder" if path.exists() else "is not there"
         raise ConfigError(message, where=str(path), hint=HINT)
 

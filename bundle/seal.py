@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ SMALL = (
     "README.md",
     "LICENSE",
     "scripts",
-    "requirements",
+    "requirements/tool.lock",
 )
 LIFETIME = datetime.timedelta(days=730)
 CHUNK = 1 << 20
@@ -140,7 +140,8 @@ def write_bundle(
     images: Sequence[PackedImage],
     wheels: Mapping[str, Sequence[Path]],
     key: SealKey,
-    small: Mapping[str, Path] | None = None,
+    small: Mapping[str, bytes | Path] | None = None,
+    inspect: Callable[[list[Source]], list[Source]] = list,
     counter: int | None = None,
     expires: int | None = None,
     base: delta.Inventory | None = None,
@@ -148,8 +149,7 @@ def write_bundle(
 ) -> Sealed:
     """Write `out`/tracking-bundle-<version>-<arch>.tar and its trust sheet; the bundle is moved in place last.
 
-    `created`, `counter` (default: `created`) and `expires` are seconds since 1970; `top` is the source tree.
-    With `base` it is a delta: what is there is left out, and named as needed. `added` is the site's own.
+    Times are seconds since 1970; with `base` it is a delta; `added` is the site's own; `inspect` sees all that goes in.
 
     Raises IntegrityError when a cached blob is not what it was.
     """
@@ -169,12 +169,12 @@ def write_bundle(
         extras=added.sealed,
         members=tuple(source.member for source in sources),
     )
-    return _write(out, manifest, sources, key)
+    return _write(out, manifest, inspect(sources), key)
 
 
 def _sources(
     top: Path,
-    small: Mapping[str, Path] | None,
+    small: Mapping[str, bytes | Path] | None,
     wheels: Mapping[str, Sequence[Path]],
     images: Sequence[PackedImage],
     key: SealKey,

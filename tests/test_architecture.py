@@ -47,19 +47,30 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "browse",
             ),
             "bench",
+            *("supply", "facts", "modules", "sources", "scan", "hostfacts"),  # what travels
         ),
     ),
     (
         "shared",
         ("site", "vault", "store", "stock", "registry", "gateway_client", "inside"),
     ),  # parts of the installation that several verbs read
-    ("edges", ("run", "engine", "builder", "host", "console")),
+    ("edges", ("run", "engine", "builder", "host", "console", "streams")),
     (
         "deciding",
         (
             *("config", "settings", "words", "services", "plan", "templates", "recipes"),
             *("manifest", "delta", "trust", "unseal", "unpack", "environment"),
             "fragment",
+            *(
+                "components",
+                "licences",
+                "sbom",
+                "notices",
+                "provenance",
+                "versions",
+                "advisories",
+                "leaks",
+            ),
         ),
     ),
     ("values", ("errors", "model")),
@@ -74,6 +85,8 @@ HELPERS = {
     "blobs": {"layers"},
     "intake": {"door", "push"},
     "push": {"door"},
+    "supply": {"facts", "modules", "packing"},
+    "sources": {"modules"},
     "rehearse": {"closed", "browse"},
     "closed": {"bare"},
     "users": {"accounts"},

@@ -19,6 +19,7 @@ from bundle import (
     rehearse,
     seal,
 )
+from bundle import advisories as known_vulnerabilities
 from bundle.checks.stage import EXPERIMENT
 from bundle.console import table
 from bundle.engine import Engine
@@ -26,19 +27,22 @@ from bundle.errors import ConfigError
 from bundle.manifest import PRODUCT
 from bundle.model import Image
 from bundle.run import log, step
+from bundle.sources import Companion
 from bundle.trust import fingerprint_of
 from bundle.words import say
+from bundle.workflows import documents
 
 SIGN_KEY = "sign.key"
 
 
-def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str, base: str = "") -> str:
+def make_bundle(
+    here: Path, *, settings: str, out: Path, sign_key: str, base: str = "", advisories: str = ""
+) -> str:
     """Make the sealed bundle, or with `base` the delta; returns the last line: its sha256 and its path."""
     start = time.monotonic()
     conf = config.read_bundle(Path(settings) if settings else None)
-    key = seal.load_key(
-        Path(sign_key) if sign_key else config.config_folder() / SIGN_KEY, make=not sign_key
-    )
+    known_vulnerabilities.check(advisories)
+    key = signing_key(sign_key)
     engine = Engine()
     arch = engine.api.version()["Arch"]
     inventory = read_inventory(Path(base), arch) if base else None
@@ -52,21 +56,31 @@ def make_bundle(here: Path, *, settings: str, out: Path, sign_key: str, base: st
         packed += packing.export_blobs(more, engine, conf.cache, conf.compression_level)
     with step(say("wheels of this tool for every Python", "각 파이썬용 도구 휠")):
         wheels = carry.collect(here / "requirements" / "tool.lock", conf.cache, arch)
-    with step(say("seal", "봉인")):
+    desk = documents.open_desk(conf, engine, here, __version__, created(here))
+    papers = documents.make(desk, packed, wheels, advisories, out)
+    with step(say("last look, and seal", "마지막 검사와 봉인")):
         sealed = seal.write_bundle(
             out=out,
             top=here,
             version=__version__,
             arch=arch,
-            created=created(here),
+            created=desk.created,
             images=packed,
             wheels=wheels,
             key=key,
             base=inventory,
             added=added,
+            small={**seal.small_files(here), **papers.files},
+            inspect=documents.last_look(desk, key),
         )
-    log.info("%s", report(sealed, time.monotonic() - start))
+    log.info("%s", report(sealed, time.monotonic() - start, papers.companion))
     return f"{sealed.sha256}  {sealed.path}"
+
+
+def signing_key(given: str) -> seal.SealKey:
+    """The key in the file `given`; without one this host's own, made on first use."""
+    path = Path(given) if given else config.config_folder() / SIGN_KEY
+    return seal.load_key(path, make=not given)
 
 
 def pack(
@@ -110,10 +124,11 @@ def created(here: Path) -> int:
     return seal.commit_date(here) if (here / ".git").exists() else int(time.time())
 
 
-def report(sealed: seal.Sealed, seconds: float) -> str:
+def report(sealed: seal.Sealed, seconds: float, companion: Companion) -> str:
     """The closing table: what takes the room, then what to carry and what to send another way."""
     rows = [(name, f"{size / 1e6:,.1f} MB") for name, size in sealed.sizes.items()]
     rows.append((sealed.path.name, f"{sealed.size / 1e6:,.1f} MB"))
+    rows.append((companion.path.name, f"{companion.size / 1e6:,.1f} MB"))
     head = (say("part", "부분"), say("size", "크기"))
     return "\n".join(
         [
@@ -121,6 +136,8 @@ def report(sealed: seal.Sealed, seconds: float) -> str:
             "",
             f"{say('carry', '반입')}: {sealed.path}",
             f"{say('send another way (paper, ticket)', '다른 경로로 전달 (종이, 티켓)')}: {sealed.trust}",
+            f"{say('sources of MinIO, pass them on too', 'MinIO 소스, 함께 전달')}: {companion.path}",
+            f"  sha256 {companion.sha256}",
             f"{say('key fingerprint', '키 지문')}: {sealed.fingerprint}",
             f"{say('took', '걸린 시간')}: {seconds:.1f} s",
         ]
@@ -140,7 +157,11 @@ def newest_bundle(folder: Path) -> Path:
 
     Raises ConfigError when there is none.
     """
-    files = [path for path in folder.glob("tracking-bundle-*.tar") if "-delta-" not in path.name]
+    files = [
+        path
+        for path in folder.glob("tracking-bundle-*.tar")
+        if "-delta-" not in path.name and not path.stem.endswith("-sources")
+    ]
     found = sorted(files, key=lambda path: path.stat().st_mtime)
     if not found:
         raise ConfigError("there is no bundle", where=str(folder), hint="Run invoke bundle first.")
