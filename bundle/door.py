@@ -106,8 +106,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._head(200, size, headers)
         if body and end >= start:
             self.wfile.flush()
-            with open(self.shelf.file, "rb") as file:
-                sent = self.connection.sendfile(file, offset + start, end + 1 - start)
+            with unseal.Reader(self.shelf.file) as file:
+                found = file.pieces(offset + start, end + 1 - start)
+                sent = sum(self.connection.sendfile(*piece) for piece in found)
             self.close_connection |= (
                 sent != end + 1 - start
             )  # the file is shorter than when it was checked

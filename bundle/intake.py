@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import threading
 import time
@@ -258,12 +257,12 @@ def archive(
     where = places(bundle)
     for name, document in _indexes(manifest, images).items():
         yield from _entry(name, json.dumps(document).encode(), manifest.mtime)
-    with open(bundle, "rb", buffering=0) as file:
+    with unseal.Reader(bundle) as file:
         for digest, size in _blobs(manifest, images, here).items():
             yield unseal.header(blob_path(digest), size, 0o644, manifest.mtime)
             at, end = where[digest][0], where[digest][0] + size
             while at < end:
-                chunk = os.pread(file.fileno(), min(CHUNK, end - at), at)
+                chunk = file.read(min(CHUNK, end - at), at)
                 if not chunk:
                     raise CommandError("the bundle file has become shorter", where=str(bundle))
                 yield chunk

@@ -153,13 +153,17 @@ def _from_dict(data: dict[str, Any]) -> Manifest:
         base=Base(**data["base"]) if data.get("base") else None,
         needs=tuple(Need(**need) for need in data.get("needs", [])),
         extras=_extras(data.get("extras") or {}),
-        members=tuple(Member(**member) for member in data["members"]),
+        members=tuple(_member(member) for member in data["members"]),
     )
 
 
 def _extras(data: dict[str, Any]) -> SealedExtras:
     lists = {key: tuple(map(str, data.get(key, ()))) for key in ("images", "files", "wheels")}
     return SealedExtras(**lists, compose=str(data.get("compose", "")))
+
+
+def _member(member: dict[str, Any]) -> Member:
+    return Member(**{**member, "mode": int(member["mode"], 8)})
 
 
 def _image(image: dict[str, Any]) -> SealedImage:
@@ -170,6 +174,7 @@ def _image(image: dict[str, Any]) -> SealedImage:
 def dump(manifest: Manifest) -> bytes:
     """The bytes that are signed: one key, one image, one member a line, so that sh can read them too."""
     data = {"format": FORMAT, "product": PRODUCT, **asdict(manifest)}
+    data["members"] = [{**row, "mode": f"{row['mode']:04o}"} for row in data["members"]]
     lines = []
     for key, value in data.items():
         if key in ("images", "needs", "members") and value:

@@ -23,9 +23,9 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from bundle.unseal import SealError, damaged, manifest_bytes, members, say
+from bundle.unseal import Reader, SealError, damaged, manifest_bytes, members, say
 
 PRECONDITION, BUSY = 3, 7
 MAX_SMALL = 512 << 20
@@ -173,9 +173,11 @@ def _fill(
     small = [member for member in manifest["members"] if member["path"].startswith("small/")]
     chosen = [part for part in _wheels(manifest) if part["path"][7:] in wheels]
     staging.mkdir()
-    with open(path, "rb", buffering=0) as file:
+    with Reader(path) as file:
         for member in small:
-            _write(staging / member["path"][6:], _member(file, member, places), member["mode"])
+            _write(
+                staging / member["path"][6:], _member(file, member, places), int(member["mode"], 8)
+            )
         _write(staging / "MANIFEST.json", raw, 0o644)
         venv.EnvBuilder(symlinks=True, with_pip=False).create(staging / ".venv")
         site = (
@@ -272,7 +274,7 @@ def _keep_wheels(path: Path, manifest: dict[str, Any], store: Path) -> None:
     """Put the carried wheels into the store, and take out those that no release here is made of."""
     store.mkdir(mode=0o755, exist_ok=True)
     places, used = members(path), {part["sha256"] for part in _wheels(manifest)}
-    with open(path, "rb", buffering=0) as file:
+    with Reader(path) as file:
         for member in manifest["members"]:
             if member["path"].startswith("wheels/") and _kept(store.parent, member) is None:
                 staging = store / ".new"
@@ -286,10 +288,9 @@ def _keep_wheels(path: Path, manifest: dict[str, Any], store: Path) -> None:
             wheel.unlink()
 
 
-def _member(file: BinaryIO, member: dict[str, Any], places: dict[str, tuple[int, int]]) -> bytes:
+def _member(file: Reader, member: dict[str, Any], places: dict[str, tuple[int, int]]) -> bytes:
     offset, size = places[member["path"]]
-    file.seek(offset)
-    data = file.read(size)
+    data = file.read(size, offset)
     if hashlib.sha256(data).hexdigest() != member["sha256"]:
         raise damaged(
             f"{member['path']}: {say('changed since it was checked', '검사한 뒤에 변경됨')}"

@@ -4,7 +4,7 @@ bootstrap.sh runs it as `python3 -I unseal.py FILE --manifest SHA256 …` after 
 signature over MANIFEST.json and the digest of this very file right; the tool imports its reading functions. Nothing is
 parsed, unpacked or written before every byte of the file is accounted for: a bundle has exactly one form (members in
 the order of the manifest, each header and each padding byte given by it), so any flipped bit is found and named.
-Only then is the next step, unpack.py, taken out of the bundle and run.
+Only then are the next steps, arrive.py and unpack.py, taken out of the bundle and run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import itertools
 import json
 import os
 import re
-import shlex
 import sys
 import tarfile
 import time
@@ -101,7 +100,56 @@ def damaged(problem: str) -> SealError:
     return SealError(INTEGRITY, [problem], hint)
 
 
-def _head(file: BinaryIO) -> tuple[bytes, int, int]:
+def parts_of(path: Path) -> list[Path]:
+    """The files that hold the bundle `path`: itself, or when it is a first part every part up to the last one there."""
+    stem, ending = path.name[:-4], path.name[-4:]
+    if ending != ".001":
+        return [path]
+    others = (name[-3:] for name in os.listdir(path.parent) if name[:-3] == f"{stem}.")
+    last = max(int(number) for number in ("001", *others) if re.fullmatch("[0-9]{3}", number))
+    return [path.with_name(f"{stem}.{number:03d}") for number in range(1, last + 1)]
+
+
+class Reader:
+    """The bytes of a bundle file, or of its parts, read as one; what a part lacks reads as nothing.
+
+    Raises OSError when the file, or the first part, is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.paths = parts_of(path)
+        found = [self.paths[0], *(part for part in self.paths[1:] if part.is_file())]
+        self.files = {self.paths.index(part): open(part, "rb", buffering=0) for part in found}  # noqa: SIM115
+        sizes = {number: os.fstat(file.fileno()).st_size for number, file in self.files.items()}
+        self.sizes = [sizes.get(number, 0) for number in range(len(self.paths))]
+        equal = self.sizes[:-1] or self.sizes  # every part but the last has one size
+        self.slot = max(equal, key=lambda size: (equal.count(size) * (size > 0), size)) or 1
+        self.size = self.slot * (len(self.paths) - 1) + self.sizes[-1]
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files.values():
+            file.close()
+
+    def pieces(self, offset: int, size: int) -> Iterator[tuple[BinaryIO, int, int]]:
+        """Where `size` bytes from `offset` on lie: file, offset in it, count."""
+        while size > 0:
+            number, at = divmod(offset, self.slot)
+            count = min(size, self.slot - at, max(self.sizes[number : number + 1], default=0) - at)
+            if count <= 0:
+                return
+            yield self.files[number], at, count
+            offset, size = offset + count, size - count
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes from `offset` on; fewer where something is missing."""
+        found = self.pieces(offset, size)
+        return b"".join(os.pread(file.fileno(), count, at) for file, at, count in found)
+
+
+def _head(file: Reader) -> tuple[bytes, int, int]:
     """MANIFEST.json, the size of MANIFEST.sig, and where the members after it begin."""
     offset, raw, info = 0, b"", None
     for name, limit in (
@@ -109,16 +157,15 @@ def _head(file: BinaryIO) -> tuple[bytes, int, int]:
         (UNLISTED[0], MAX_MANIFEST),
         (UNLISTED[1], MAX_SIGNATURE),
     ):
-        file.seek(offset)
         try:
-            info = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "surrogateescape")
+            info = tarfile.TarInfo.frombuf(file.read(BLOCK, offset), "utf-8", "surrogateescape")
         except tarfile.HeaderError:
             info = None
         if info is None or info.name != name or info.type != b"0" or not 0 <= info.size <= limit:
             raise damaged(
                 say(f"{name} is not where it must be", f"{name} 파일이 제자리에 없습니다")
             )
-        raw = file.read(info.size) if name == UNLISTED[0] else raw
+        raw = file.read(info.size, offset + BLOCK) if name == UNLISTED[0] else raw
         offset += BLOCK + padded(info.size)
     assert info is not None
     return raw, info.size, offset
@@ -158,9 +205,9 @@ def _check_form(manifest: Any) -> None:
         raise ValueError("arch or members")
     for member in members:
         _check_member(member, seen)
-        if member["mode"] not in (0o644, 0o755):
+        if member["mode"] not in ("0644", "0755"):
             raise ValueError(f"mode of {member['path']}")
-        header(member["path"], member["size"], member["mode"], manifest["mtime"])
+        header(member["path"], member["size"], int(member["mode"], 8), manifest["mtime"])
     _check_delta(manifest, seen)
     if members[0]["path"] != "bootstrap.sh" or not isinstance(manifest["images"], list):
         raise ValueError("bootstrap.sh must be first")
@@ -211,7 +258,7 @@ def manifest_bytes(path: Path) -> bytes:
     Raises SealError.
     """
     try:
-        with open(path, "rb") as file:
+        with Reader(path) as file:
             return _head(file)[0]
     except OSError as error:
         problem = say(
@@ -228,7 +275,7 @@ def members(path: Path) -> dict[str, tuple[int, int]]:
     Raises SealError.
     """
     manifest = read_manifest(path)
-    with open(path, "rb") as file:
+    with Reader(path) as file:
         raw, signature, _ = _head(file)
     return {
         name: (offset + BLOCK, size)
@@ -259,7 +306,7 @@ def check(path: Path, digest: str, tick: Tick = lambda _: None) -> dict[str, Any
             )
         )
     manifest = parse_manifest(raw)
-    with open(path, "rb", buffering=0) as file:
+    with Reader(path) as file:
         found = _find_problems(file, manifest, len(raw), _head(file)[1], tick)
         problems = list(itertools.islice(found, MAX_MEMBERS))
     if problems:
@@ -270,19 +317,19 @@ def check(path: Path, digest: str, tick: Tick = lambda _: None) -> dict[str, Any
 
 
 def _find_problems(
-    file: BinaryIO, manifest: dict[str, Any], raw: int, signature: int, tick: Tick
+    file: Reader, manifest: dict[str, Any], raw: int, signature: int, tick: Tick
 ) -> Iterator[str]:
     """Walk the file header by header: what is changed or extra, then what is missing or trails."""
     expected = {member["path"]: member for member in manifest["members"]}
     expected |= {
-        UNLISTED[0]: {"size": raw, "mode": 0o644},
-        UNLISTED[1]: {"size": signature, "mode": 0o644},
+        UNLISTED[0]: {"size": raw, "mode": "0644"},
+        UNLISTED[1]: {"size": signature, "mode": "0644"},
     }
     places = {offset: name for name, offset, _ in _places(manifest, raw, signature)}
     last = max(places)
     end = last + BLOCK + padded(expected[places[last]]["size"])
-    length, offset, seen, clean = os.fstat(file.fileno()).st_size, 0, set[str](), True
-    while offset + BLOCK <= length and (block := os.pread(file.fileno(), BLOCK, offset)) != ZEROS:
+    length, offset, seen, clean = file.size, 0, set[str](), True
+    while offset + BLOCK <= length and (block := file.read(BLOCK, offset)) != ZEROS:
         start = offset
         try:
             info = _plain_header(block)
@@ -307,7 +354,7 @@ def _find_problems(
         yield say(
             f"the file is cut off at {length} of {whole}", f"파일이 {whole} 중 {length}에서 잘림"
         )
-    elif not missing and (length != file_end(end) or any(os.pread(file.fileno(), 2 * RECORD, end))):
+    elif not missing and (length != file_end(end) or any(file.read(2 * RECORD, end))):
         yield say("extra bytes after the last member", "마지막 항목 뒤에 여분의 바이트가 있음")
 
 
@@ -327,7 +374,7 @@ def _misplaced(again: bool, known: bool, moved: bool) -> str:
 
 
 def _fault(
-    file: BinaryIO,
+    file: Reader,
     info: tarfile.TarInfo,
     block: bytes,
     start: int,
@@ -343,11 +390,11 @@ def _fault(
             f"changed (size {info.size}, sealed {sealed['size']})",
             f"변경됨 (크기 {info.size}, 봉인 시 {sealed['size']})",
         )
-    if block != header(info.name, info.size, sealed["mode"], mtime):
+    if block != header(info.name, info.size, int(sealed["mode"], 8), mtime):
         return say("changed (its header)", "변경됨 (헤더)")
     try:
         digest = _sha256(file, start + BLOCK, info.size, tick)
-        padding = os.pread(file.fileno(), padded(info.size) - info.size, start + BLOCK + info.size)
+        padding = file.read(padded(info.size) - info.size, start + BLOCK + info.size)
     except OSError as error:
         return say(f"cannot be read: {error.strerror}", f"읽을 수 없음: {error.strerror}")
     if digest is None or len(padding) != padded(info.size) - info.size:
@@ -357,57 +404,17 @@ def _fault(
     return say("changed (padding)", "변경됨 (패딩)") if any(padding) else ""
 
 
-def _sha256(file: BinaryIO, offset: int, size: int, tick: Tick) -> str | None:
+def _sha256(reader: Reader, offset: int, size: int, tick: Tick) -> str | None:
     digest, view = hashlib.sha256(), memoryview(bytearray(CHUNK))
-    while size:
-        count = os.preadv(file.fileno(), [view[: min(size, CHUNK)]], offset)
-        if not count:
+    for file, at, count in reader.pieces(offset, size):
+        end = at + count
+        while at < end and (got := os.preadv(file.fileno(), [view[: min(end - at, CHUNK)]], at)):
+            digest.update(view[:got])
+            at, size = at + got, size - got
+            tick(got)
+        if at < end:
             return None
-        digest.update(view[:count])
-        offset, size = offset + count, size - count
-        tick(count)
-    return digest.hexdigest()
-
-
-def check_age(
-    manifest: dict[str, Any], root: Path, now: float, *, expired: bool, rollback: bool
-) -> list[str]:
-    """Warnings about the age of the bundle; `expired` and `rollback` say that the operator accepts it.
-
-    Raises SealError when it has expired, or is older than the last one under `root`, and that is not accepted.
-    """
-    warnings: list[str] = []
-    problems: list[str] = []
-    options: list[str] = []
-    stamp = datetime.datetime.fromtimestamp(now, datetime.timezone.utc).strftime(
-        "%Y-%m-%dT%H:%M:%SZ"
-    )
-    if stamp > manifest["expires"]:
-        text = say(
-            f"the bundle expired at {manifest['expires']} (this host's clock: {stamp})",
-            f"번들의 유효 기간이 {manifest['expires']}에 끝났습니다 (이 호스트의 시각: {stamp})",
-        )
-        (warnings if expired else problems).append(text)
-        options += [] if expired else ["--accept-expired"]
-    try:
-        last = json.loads((root / "releases" / "installed.json").read_bytes())
-    except (OSError, ValueError):
-        last = {"counter": 0, "version": ""}
-    if manifest["counter"] < last["counter"]:
-        text = say(
-            f"the bundle {manifest['version']} is older than {last['version']}, which was installed last",
-            f"번들 {manifest['version']}은(는) 마지막으로 설치한 {last['version']}보다 오래되었습니다",
-        )
-        (warnings if rollback else problems).append(text)
-        options += [] if rollback else ["--accept-rollback"]
-    if problems:
-        wanted = " ".join(options)
-        hint = say(
-            f"Use a newer bundle, or accept this one on purpose with {wanted}.",
-            f"더 새로운 번들을 쓰거나, 의도한 것이라면 {wanted} 옵션을 붙이세요.",
-        )
-        raise SealError(INTEGRITY, problems, hint)
-    return warnings
+    return None if size else digest.hexdigest()
 
 
 class _Progress:
@@ -426,10 +433,11 @@ class _Progress:
     def show(self, end: str) -> None:
         rate = self.done / 1e6 / max(time.monotonic() - self.start, 1e-3)
         did, total = say("checked", "검사함"), self.total / 1e6
-        _tell(f"  {did} {self.done / 1e6:,.0f} / {total:,.0f} MB, {rate:,.0f} MB/s", end)
+        tell(f"  {did} {self.done / 1e6:,.0f} / {total:,.0f} MB, {rate:,.0f} MB/s", end)
 
 
-def _tell(text: str, end: str = "\n") -> None:
+def tell(text: str, end: str = "\n") -> None:
+    """Say `text` on standard error at once."""
     sys.stderr.write(text + end)
     sys.stderr.flush()
 
@@ -465,46 +473,25 @@ def _work(options: argparse.Namespace) -> None:
     progress = _Progress(options.bundle.stat().st_size if options.bundle.exists() else 0)
     manifest = check(options.bundle, options.manifest, progress)
     progress.show("\n")
-    accept = {"expired": options.accept_expired, "rollback": options.accept_rollback}
-    for warning in check_age(manifest, options.root, time.time(), **accept):
-        _tell(f"{say('warning', '경고')}: {warning}")
-    count, version = len(manifest["members"]), manifest["version"]
-    _tell(
-        say(
-            f"sealed and complete: {version}, {count} members",
-            f"봉인 확인: {version}, {count}개 항목이 온전함",
-        )
-    )
-    if options.check:
-        return
-    record = {
-        "bundle": str(options.bundle),
-        "sha256_manifest": options.manifest,
-        "version": version,
-    }
-    record |= {"fingerprint": options.fingerprint, "counter": manifest["counter"]}
-    home = _load_unpack(options.bundle, manifest).unpack(
-        options.bundle, manifest, options.root, record
-    )
-    _tell(say(f"unpacked to {home}; next:", f"{home}에 풀었습니다. 다음 명령:"))
-    current = shlex.quote(str(options.root / "current"))
-    sys.stdout.write(f"cd {current} && . .venv/bin/activate && invoke install\n")
+    load(options.bundle, manifest, "arrive").arrive(options, manifest, load)
 
 
-def _load_unpack(bundle: Path, manifest: dict[str, Any]) -> Any:
-    """The module unpack.py out of the checked bundle; it finds this file as `bundle.unseal`."""
-    name = "small/bundle/unpack.py"
+def load(bundle: Path, manifest: dict[str, Any], module: str) -> Any:
+    """A module of the tool out of the bundle, its digest compared; it finds this file as `bundle.unseal`.
+
+    Raises SealError.
+    """
+    name = f"small/bundle/{module}.py"
     sealed = {member["path"]: member["sha256"] for member in manifest["members"]}
     offset, size = members(bundle)[name]
-    with open(bundle, "rb") as file:
-        file.seek(offset)
-        source = file.read(size)
+    with Reader(bundle) as file:
+        source = file.read(size, offset)
     if hashlib.sha256(source).hexdigest() != sealed[name]:
         raise damaged(f"{name}: {say('changed since it was checked', '검사한 뒤에 변경됨')}")
-    package, module = ModuleType("bundle"), ModuleType("bundle.unpack")
-    sys.modules |= {"bundle": package, "bundle.unseal": sys.modules[__name__]}
-    exec(compile(source, name, "exec"), module.__dict__)
-    return module
+    loaded = ModuleType(f"bundle.{module}")
+    sys.modules |= {"bundle": ModuleType("bundle"), "bundle.unseal": sys.modules[__name__]}
+    exec(compile(source, name, "exec"), loaded.__dict__)
+    return loaded
 
 
 def _explain(error: OSError) -> SealError:
@@ -538,11 +525,11 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     for problem in refusal.problems[:MAX_SHOWN]:
-        _tell(f"{say('error', '오류')}: {problem}")
+        tell(f"{say('error', '오류')}: {problem}")
     more = len(refusal.problems) - MAX_SHOWN
     if more > 0:
-        _tell(say(f"… and {more} more", f"… 그 밖에 {more}건"))
-    _tell(f"  {say('hint', '조치')}: {refusal.hint}")
+        tell(say(f"… and {more} more", f"… 그 밖에 {more}건"))
+    tell(f"  {say('hint', '조치')}: {refusal.hint}")
     return refusal.code
 
 

@@ -77,7 +77,11 @@ def packed(folder: Path, name: str, *layers: bytes) -> PackedImage:
 
 def tree(folder: Path) -> Path:
     """A source tree with the real checker and the real bootstrap script."""
-    for name in ("scripts/bootstrap.sh", "bundle/unseal.py", "bundle/unpack.py"):
+    for name in (
+        "scripts/bootstrap.sh",
+        "bundle/unseal.py",
+        *(f"bundle/{name}.py" for name in ("arrive", "unpack")),
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((TOP / name).read_bytes())
     (folder / "tasks.py").write_text("# a task\n")

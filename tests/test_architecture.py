@@ -59,7 +59,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "deciding",
         (
             *("config", "settings", "words", "services", "plan", "templates", "recipes"),
-            *("manifest", "delta", "trust", "unseal", "unpack", "environment"),
+            *("manifest", "delta", "trust", "unseal", "unpack", "arrive", "environment"),
             "fragment",
             *(
                 "components",
@@ -114,7 +114,7 @@ ENGINE_WORDS = ("docker", "podman")
 ENGINE_WORD_OWNERS = {"engine"}
 LONGEST_MODULE = 350
 LONGER = {
-    "unseal": 580
+    "unseal": 550
 }  # one file, since sh can vouch for one digest only; it says everything in two languages
 LONGEST_FUNCTION = 40
 LONGEST_DECLARATION = 60  # a service is one declaration, not steps

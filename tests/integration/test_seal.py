@@ -50,14 +50,9 @@ def boot(
     folder = made.path.parent
     script = folder / "bootstrap.sh"
     script.write_bytes((bundles.TOP / "scripts/bootstrap.sh").read_bytes())
-    command = [
-        *shell.split(),
-        str(script),
-        str(made.path),
-        "--fingerprint",
-        made.fingerprint,
-        *options,
-    ]
+    named = ("--fingerprint", made.fingerprint) if made.fingerprint else ()
+    elsewhere = () if "--root" in options else ("--root", str(folder / "no-root"))
+    command = [*shell.split(), str(script), str(made.path), *named, *elsewhere, *options]
     return subprocess.run(
         command,
         capture_output=True,
