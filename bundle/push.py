@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bundle import store
+from bundle import store, unseal
 from bundle.door import places
 from bundle.engine import Engine
 from bundle.errors import CommandError, IntegrityError, PreconditionError, Problem
@@ -89,10 +88,10 @@ def _place(where: Mapping[str, tuple[int, int]], digest: str, bundle: Path) -> t
 def _chunks(
     bundle: Path, offset: int, size: int, progress: Progress | None = None
 ) -> Iterator[bytes]:
-    with open(bundle, "rb", buffering=0) as file:
+    with unseal.Reader(bundle) as file:
         end = offset + size
         while offset < end:
-            chunk = os.pread(file.fileno(), min(CHUNK, end - offset), offset)
+            chunk = file.read(min(CHUNK, end - offset), offset)
             if not chunk:
                 raise CommandError("the bundle file has become shorter", where=str(bundle))
             yield chunk
