@@ -254,6 +254,7 @@ class Engine:
                 health=state.get("Health", {}).get("Status", ""),
                 restarts=attributes["RestartCount"],
                 started=state["StartedAt"],
+                exit_code=state.get("ExitCode", 0),
             )
         return found
 

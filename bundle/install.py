@@ -6,11 +6,11 @@ import hashlib
 import time
 from pathlib import Path
 
-from bundle import pki, vault
+from bundle import pki, site, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
 from bundle.errors import CommandError
 from bundle.host import Host, make_folder
-from bundle.model import Container
+from bundle.model import Container, ExtraService
 from bundle.plan import Plan
 from bundle.run import log, tail
 from bundle.templates import render
@@ -19,6 +19,8 @@ HEALTHY_WITHIN_S = 300
 CRASHES = 3
 PATIENCE_S = 90
 """What was unhealthy before its neighbour was mended needs some probes to notice."""
+SETTLED_S = 2
+"""What is not probed runs when it has run for so long."""
 
 
 def compose_file(host: Host) -> Path:
@@ -30,6 +32,7 @@ def write_rendered(plan: Plan, host: Host) -> list[str]:
     """Write every generated file; returns those that changed."""
     make_folder(host.path("rendered"), 0o755)
     stamps = {service.name: stamp(host, service.name) for service in plan.services}
+    stamps |= {extra.slug: extra_stamp(host, extra) for extra in plan.extras}
     return [str(file.path) for file in render(plan, stamps=stamps) if host.write(file)]
 
 
@@ -39,6 +42,18 @@ def stamp(host: Host, service: str) -> str:
     for path in sorted(host.path("secrets", service).iterdir()):
         if not path.name.startswith("."):
             whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def extra_stamp(host: Host, service: ExtraService) -> str:
+    """A digest of what a site's own service reads: its credentials and the files that are mounted."""
+    whole = hashlib.sha256()
+    if service.client and host.path("secrets", service.slug).is_dir():
+        whole.update(stamp(host, service.slug).encode())
+    mounted = tuple(f"extras/{place}" for place, _ in service.files)
+    for path, digest in sorted(site.placed(host).items()):
+        if any(path == place or path.startswith(f"{place}/") for place in mounted):
+            whole.update(f"{path}\0{digest}\0".encode())
     return whole.hexdigest()
 
 
@@ -169,3 +184,46 @@ def bring_up(plan: Plan, host: Host) -> None:
     log.info("  databases and roles are so; new buckets: %s", ", ".join(made) or "none")
     up(plan, host, others(plan))
     wait_healthy(plan, host, others(plan))
+
+
+def bring_up_extras(plan: Plan, host: Host) -> None:
+    """Start the site's own services and wait until they are well; those that no bundle has any more go.
+
+    Raises CommandError when one does not become well.
+    """
+    known = {service.name for service in plan.services} | {extra.slug for extra in plan.extras}
+    strangers = set(host.engine.containers(plan.project)) - known
+    if not plan.extras and not strangers:
+        return
+    names = tuple(extra.slug for extra in plan.extras) or ("gateway",)
+    arguments = ["up", "--detach", "--no-deps", "--pull", "never", "--no-build"]
+    arguments += ["--remove-orphans", *names]
+    host.engine.compose(plan.project, compose_file(host), arguments, timeout=300)
+    probed = tuple(extra.slug for extra in plan.extras if extra.health)
+    wait_healthy(plan, host, probed)
+    for extra in plan.extras:
+        if not extra.health:
+            wait_settled(plan, host, extra)
+
+
+def wait_settled(plan: Plan, host: Host, extra: ExtraService) -> None:
+    """See that a service without a probe runs, or, as one that is not started again, has ended well.
+
+    Raises CommandError with the last lines of its log when not.
+    """
+    start = time.monotonic()
+    while True:
+        container = host.engine.containers(plan.project).get(extra.slug)
+        seconds = time.monotonic() - start
+        if container and container.state == "running" and seconds >= SETTLED_S:
+            return
+        if container and container.state == "exited":
+            if container.exit_code == 0 and extra.restart != "unless-stopped":
+                return
+            if extra.restart == "no" or container.restarts >= CRASHES:
+                raise not_healthy(
+                    plan, host, extra.slug, f"exited ({container.exit_code})", seconds
+                )
+        if _crashes(container) >= CRASHES or seconds > PATIENCE_S:
+            raise not_healthy(plan, host, extra.slug, _state(container), seconds)
+        time.sleep(0.5)

@@ -272,6 +272,7 @@ class Container:
     health: str
     restarts: int
     started: str
+    exit_code: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from bundle import pki
 from bundle.errors import ConfigError, PreconditionError
 from bundle.host import Host, write_file
-from bundle.model import Container
+from bundle.model import Container, ExtraService
 from bundle.plan import Plan
 from bundle.run import run
 from bundle.services.names import public, url
@@ -71,7 +71,7 @@ def logs(plan: Plan, host: Host, service: str, since: str) -> str:
 
     Raises ConfigError for an unknown service.
     """
-    known = [s.name for s in plan.services]
+    known = [s.name for s in plan.services] + [extra.slug for extra in plan.extras]
     if service and service not in known:
         raise ConfigError(
             f"{service!r} is not a service", where="--service", hint=f"Known: {', '.join(known)}."
@@ -97,6 +97,24 @@ def _service_line(plan: Plan, name: str, container: Container | None) -> Line:
     wrong = "" if container.image == plan.image(name) else " (not this release's image)"
     detail = f"{container.image}{wrong}, since {container.started[:19]}Z"
     return Line(name=name, state=state, detail=detail, good=healthy and not wrong)
+
+
+def extra_line(plan: Plan, extra: ExtraService, container: Container | None) -> Line:
+    """The line of a site's own service; what is not probed is well while it runs, and a job when it has ended well."""
+    if container is None:
+        return Line(
+            name=extra.slug, state="absent", detail="start it with invoke start", good=False
+        )
+    running = container.state == "running"
+    ended = container.state == "exited" and container.exit_code == 0
+    well = running and container.health == ("healthy" if extra.health else "")
+    good = well or (ended and extra.restart != "unless-stopped")
+    wrong = (
+        "" if container.image == plan.extra_image(extra.image) else " (not this release's image)"
+    )
+    state = (container.health or "running") if running else container.state
+    detail = f"{container.image}{wrong}, since {container.started[:19]}Z"
+    return Line(name=extra.slug, state=state, detail=detail, good=good and not wrong)
 
 
 def certificate_lines(plan: Plan, host: Host) -> list[Line]:
@@ -127,6 +145,7 @@ def status(plan: Plan, host: Host) -> list[Line]:
     lines = [
         _service_line(plan, service.name, containers.get(service.name)) for service in plan.services
     ]
+    lines += [extra_line(plan, extra, containers.get(extra.slug)) for extra in plan.extras]
     lines += doors(plan)
     lines.append(certificate_lines(plan, host)[0])
     return lines + disk_lines(host)
@@ -243,6 +262,7 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
     unschedule_boot(host)
     if purge:
         removed += host.engine.remove_images("tracking-bundle/")
+        removed += host.engine.remove_images("tracking-extra/")
         for name in ("rendered", "secrets", "pki", "reports"):
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))

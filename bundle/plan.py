@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bundle.config import SiteConfig
-from bundle.model import Database, Service
+from bundle.model import Database, ExtraService, Service
 from bundle.services import services
+from bundle.services.names import internal, public
 
 PROJECT = "tracking"
 OPS_UID = 10006
+EXTRAS = "extras"
+"""The network of the site's own services: the gateway is on it, and nothing else of ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The stack of one site: `id` marks what belongs to this installation, `version` is the release that runs.
 
-    `quick_probes`: the engine can probe a starting service more often than a running one (API 1.44 and newer).
+    `extras` are the site's own services. `quick_probes`: the engine can probe a starting service more often than a
+    running one (API 1.44 and newer).
     """
 
     site: SiteConfig
     id: str
     version: str
     services: tuple[Service, ...]
+    extras: tuple[ExtraService, ...] = ()
     quick_probes: bool = True
     project: str = PROJECT
 
@@ -31,6 +36,23 @@ class Plan:
         """The reference under which the engine has the image `name`."""
         registry = self.site.registry_address
         return f"{registry}{'/' if registry else ''}tracking-bundle/{name}:{self.version}"
+
+    def extra_image(self, name: str) -> str:
+        """The reference under which the engine has the site's own image `name`."""
+        if self.site.registry_address:
+            return self.image(f"extra/{name}")
+        return f"tracking-extra/{name}:{self.version}"
+
+    def aliases(self, service: Service, network: str) -> tuple[str, ...]:
+        """The names of `service` on `network`: the doors' public names lead to the gateway where the extras are."""
+        if network != EXTRAS:
+            return service.names
+        doors = (public(self.site, door) for door in ("portal", "mlflow", "phoenix"))
+        return tuple(dict.fromkeys((*service.names, *doors)))
+
+    def extra_name(self, service: ExtraService) -> str:
+        """The name of a site's own service on its network."""
+        return internal(self.site, service.name)
 
     def service(self, name: str) -> Service:
         """The service called `name`."""
@@ -44,13 +66,32 @@ class Plan:
     @property
     def volumes(self) -> Mapping[str, str]:
         """Engine name of each volume by its short name."""
-        return {
-            v.name: f"{self.project}_{v.name}" for service in self.services for v in service.volumes
-        }
+        own = [v.name for service in self.services for v in service.volumes]
+        own += [f"extra-{v.name}" for service in self.extras for v in service.volumes]
+        return {name: f"{self.project}_{name}" for name in own}
 
 
-def make_plan(site: SiteConfig, *, site_id: str, version: str, quick_probes: bool = True) -> Plan:
-    """The plan of `site` for the release `version`."""
+def make_plan(
+    site: SiteConfig,
+    *,
+    site_id: str,
+    version: str,
+    quick_probes: bool = True,
+    extras: tuple[ExtraService, ...] = (),
+) -> Plan:
+    """The plan of `site` for the release `version`, with the site's own services."""
+    made = services(site)
+    if extras:
+        made = tuple(_joined(service) if service.name == "gateway" else service for service in made)
     return Plan(
-        site=site, id=site_id, version=version, services=services(site), quick_probes=quick_probes
+        site=site,
+        id=site_id,
+        version=version,
+        services=made,
+        extras=extras,
+        quick_probes=quick_probes,
     )
+
+
+def _joined(service: Service) -> Service:
+    return replace(service, networks=(*service.networks, EXTRAS))

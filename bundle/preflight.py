@@ -37,11 +37,12 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """What preflight must know of the bundle: its architecture, its age and the bytes of the images not yet here."""
+    """What preflight must know of the bundle: its architecture, its age, the bytes of images and files not yet here."""
 
     arch: str
     created: int
     image_bytes: int
+    file_bytes: int = 0
 
 
 def _row(name: str, found: str, ok: bool, message: str, hint: str) -> Row:
@@ -132,14 +133,15 @@ def check_arch(facts: EngineFacts, release: Release) -> Row:
 def check_memory(facts: EngineFacts, plan: Plan) -> Row:
     """The limits of all services fit into the memory."""
     need = sum(service.memory_mb for service in plan.services)
+    need += sum(extra.memory_mb for extra in plan.extras)
     have = facts.memory // (1 << 20)
     message = say(
         f"{have:,} MiB, but the limits of the services add up to {need:,} MiB",
         f"{have:,} MiB인데 서비스 한도의 합은 {need:,} MiB입니다",
     )
     hint = say(
-        "Give the host more memory, or lower memory.* in site.toml.",
-        "메모리를 늘리거나 site.toml의 memory.*를 낮추십시오.",
+        "Give the host more memory, or lower memory.* in site.toml (mem_limit in the site's compose file).",
+        "메모리를 늘리거나 site.toml의 memory.*(사이트 compose 파일의 mem_limit)를 낮추십시오.",
     )
     return _row("memory", f"{have:,} MiB of {need:,}", have >= need, message, hint)
 
@@ -156,7 +158,7 @@ def check_space(host: Host, facts: EngineFacts, release: Release) -> list[Row]:
     needs: dict[int, tuple[Path, int]] = {}
     wanted = (
         (Path(facts.folder), release.image_bytes + (0 if installed else DATA_NEEDS)),
-        (host.root, 0 if installed else ROOT_NEEDS),
+        (host.root, release.file_bytes + (0 if installed else ROOT_NEEDS)),
     )
     for path, size in wanted:
         existing, device = _mount_of(path)

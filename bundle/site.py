@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import secrets
 from pathlib import Path
 
-from bundle import config, settings
+from bundle import config, fragment, manifest, settings
 from bundle.errors import ConfigError
 from bundle.host import Host, write_file
+from bundle.model import ExtraService
 from bundle.plan import Plan, make_plan
 
 SITE_LABEL = "org.tracking-bundle.site"
+EXTRA = "extras/"
+"""Where the site's own files lie, in the bundle and under the root."""
+CHUNK = 1 << 20
+PLACED = "placed.json"
+"""In `<root>/extras`: the digest of each file of the site's that we put there."""
 
 
 def find_root(folder: Path) -> Path:
@@ -74,9 +83,50 @@ def read_plan(host: Host, version: str) -> Plan:
         )
     record = host.path("installed")
     running = record.read_text(encoding="utf-8").strip() if record.exists() else version
-    return make_plan(read_site(host), site_id=site_id, version=running)
+    extras = read_extras(host, running)
+    return make_plan(read_site(host), site_id=site_id, version=running, extras=extras)
+
+
+def read_extras(host: Host, version: str) -> tuple[ExtraService, ...]:
+    """The site's own services of the release `version`; the rules hold here too.
+
+    Raises ConfigError with everything that breaks them.
+    """
+    home = host.path("releases", version)
+    path = home / "extras" / "compose.yaml"
+    if not path.exists():
+        return ()
+    sealed = manifest.installed(home).manifest.extras
+    raw = path.read_bytes()
+    return fragment.parse(raw, str(path), images=sealed.images, files=sealed.files)
+
+
+def placed(host: Host) -> dict[str, str]:
+    """The digest of each file of the site's that we put under the root, by path."""
+    try:
+        found = json.loads(host.path("extras", PLACED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {str(path): str(digest) for path, digest in found.items()}
 
 
 def record_version(host: Host, version: str) -> None:
     """Remember the release that was installed last: one that is only bootstrapped does not run yet."""
     write_file(host.path("installed"), f"{version}\n".encode())
+
+
+def extra_files(sealed: manifest.Manifest) -> dict[str, manifest.Need]:
+    """The site's own files and wheels that belong under the root, by path."""
+    return {part.path: part for part in sealed.parts if part.path.startswith(EXTRA)}
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a plain file of any size; empty when there is none, or a link."""
+    digest = hashlib.sha256()
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except OSError:
+        return ""
+    return digest.hexdigest()

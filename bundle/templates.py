@@ -96,6 +96,7 @@ def render(
         digests={
             service.name: digest(service, files, (stamps or {}).get(service.name, ""))
             for service in plan.services
-        },
+        }
+        | {extra.slug: (stamps or {}).get(extra.slug, "")[:16] for extra in plan.extras},
     )
     return (*files.values(), File(path=PurePosixPath("rendered/compose.yaml"), text=compose))

@@ -16,19 +16,29 @@ from bundle import accounts
 from bundle.accounts import ADMIN, Login
 from bundle.environment import client_environment
 from bundle.errors import CommandError, ConfigError
-from bundle.gateway_client import Door, door
-from bundle.host import Host, make_folder, write_file
-from bundle.model import Secret, SecretSpec
+from bundle.gateway_client import door
+from bundle.host import Host, write_file
+from bundle.model import Secret
+from bundle.own import (
+    VERIFY,
+    Trackers,
+    email,
+    new_password,
+    open_trackers,
+    own_in_mlflow,
+    own_in_phoenix,
+    phoenix_key,
+    stored,
+)
 from bundle.plan import Plan
 from bundle.run import log
-from bundle.vault import generate
 
-OWN = "verify"
-OWN_PASSWORD = "VERIFY_MLFLOW_PASSWORD"
-OWN_KEY = "VERIFY_PHOENIX_API_KEY"
+OWN = VERIFY.name
 ROLES = tuple(accounts.PHOENIX_ROLES)
 NAME = re.compile(r"[a-z][a-z0-9._-]{0,30}[a-z0-9]")
 RESERVED = (ADMIN, OWN, "system")
+SERVICES = "extra-"
+"""So begin the accounts of the site's own services."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,60 +48,6 @@ class Person:
     name: str
     mlflow: str
     phoenix: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trackers:
-    """Both doors, and what it takes to administer behind them."""
-
-    mlflow: Door
-    phoenix: Door
-    admin: Login
-    secret: Secret
-
-
-def stored(host: Host, name: str) -> Secret:
-    """A secret of the store.
-
-    Raises ConfigError when it is not there.
-    """
-    path = host.path("secrets", "store", name)
-    try:
-        value = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot be read: {error.strerror}", where=str(path), hint="Run invoke install again."
-        ) from error
-    return Secret(value)
-
-
-def keep(host: Host, name: str, value: Secret) -> None:
-    """Put a secret into the store."""
-    make_folder(host.path("secrets", "store"), 0o700)
-    write_file(host.path("secrets", "store", name), value.reveal().encode(), mode=0o400)
-
-
-def open_trackers(plan: Plan, host: Host) -> Trackers:
-    """Both trackers as their administrator.
-
-    Raises ConfigError when the store lacks a secret.
-    """
-    return Trackers(
-        mlflow=door(plan, host, "mlflow"),
-        phoenix=door(plan, host, "phoenix"),
-        admin=Login(name=ADMIN, password=stored(host, "MLFLOW_AUTH_ADMIN_PASSWORD")),
-        secret=stored(host, "PHOENIX_ADMIN_SECRET"),
-    )
-
-
-def email(plan: Plan, name: str) -> str:
-    """The address by which a person logs in to Phoenix; no mail is ever sent to it."""
-    return f"{name}@{plan.site.domain}"
-
-
-def new_password() -> Secret:
-    """A new password that both trackers take."""
-    return generate(SecretSpec(name="", kind="password"))
 
 
 def bootstrap_people(plan: Plan, host: Host, store: Mapping[str, Secret]) -> None:
@@ -112,72 +68,6 @@ def bootstrap_people(plan: Plan, host: Host, store: Mapping[str, Secret]) -> Non
     check_refusals(trackers)
     state = "made" if new else "there"
     log.info("  people are so; default experiment %s: %s", plan.site.mlflow_experiment, state)
-
-
-def own_in_mlflow(trackers: Trackers, host: Host) -> None:
-    """Make `verify` so in MLflow; its stored password is made anew where it is missing or refused.
-
-    Raises CommandError when MLflow refuses.
-    """
-    if host.path("secrets", "store", OWN_PASSWORD).exists():
-        login = Login(name=OWN, password=stored(host, OWN_PASSWORD))
-        if accounts.mlflow_accepts(trackers.mlflow, login):
-            return
-    login = Login(name=OWN, password=new_password())
-    keep(host, OWN_PASSWORD, login.password)
-    if OWN in accounts.mlflow_users(trackers.mlflow, trackers.admin):
-        accounts.mlflow_set_password(trackers.mlflow, trackers.admin, login)
-    else:
-        accounts.mlflow_add(trackers.mlflow, trackers.admin, login, "")
-
-
-def own_in_phoenix(plan: Plan, trackers: Trackers, host: Host) -> None:
-    """Make `verify` so in Phoenix; its stored API key is made anew where it is missing or refused.
-
-    Raises CommandError when Phoenix refuses.
-    """
-    there = host.path("secrets", "store", OWN_KEY).exists()
-    if there and accounts.phoenix_accepts(trackers.phoenix, stored(host, OWN_KEY)):
-        return
-    password = new_password()
-    user = accounts.phoenix_users(trackers.phoenix, trackers.secret).get(OWN)
-    if user:
-        accounts.phoenix_set_password(trackers.phoenix, trackers.secret, user, password)
-    else:
-        login = Login(name=OWN, password=password)
-        accounts.phoenix_add(trackers.phoenix, trackers.secret, login, email(plan, OWN), "editor")
-    address = user["email"] if user else email(plan, OWN)
-    key, older = phoenix_key(plan, host, address, password, name=OWN)
-    keep(host, OWN_KEY, key)
-    accounts.phoenix_revoke(trackers.phoenix, trackers.secret, older)
-
-
-def phoenix_key(
-    plan: Plan,
-    host: Host,
-    address: str,
-    password: Secret,
-    *,
-    name: str = accounts.KEY_NAME,
-    lasting: bool = False,
-) -> tuple[Secret, list[str]]:
-    """A fresh API key of the person with `address`, and the ids of the older ones of this name.
-
-    `lasting`: the password need not be changed at the next login.
-
-    Raises CommandError when Phoenix refuses the password.
-    """
-    session = door(plan, host, "phoenix")
-    if not accounts.phoenix_log_in(session, address, password):
-        raise CommandError(
-            f"refuses the stored password of {address}",
-            where="phoenix",
-            hint="It was changed in Phoenix: make an API key there (Settings, API keys).",
-        )
-    key, older = accounts.phoenix_fresh_key(session, name)
-    if lasting:
-        accounts.phoenix_keep_password(session, password)
-    return key, older
 
 
 def check_refusals(trackers: Trackers) -> None:
@@ -215,7 +105,7 @@ def check_new(name: str, role: str) -> None:
             where="users.add",
             hint="Use 2 to 32 of a-z, 0-9, dot, hyphen and underscore, a letter first.",
         )
-    if name in RESERVED:
+    if name in RESERVED or name.startswith(SERVICES):
         raise ConfigError(f"{name!r} is reserved", where="users.add", hint="Choose another name.")
     if role not in ROLES:
         near = difflib.get_close_matches(role, ROLES, n=1, cutoff=0.5)
@@ -327,9 +217,11 @@ def known(trackers: Trackers, name: str) -> dict[str, str]:
 
     Raises ConfigError when there is none, or the name is the product's own.
     """
-    if name == OWN:
+    if name == OWN or name.startswith(SERVICES):
         raise ConfigError(
-            f"{name!r} is the product's own person", where="--user", hint="Name somebody else."
+            f"{name!r} is an account that the product keeps",
+            where="--user",
+            hint="Name somebody else.",
         )
     mlflow = accounts.mlflow_users(trackers.mlflow, trackers.admin)
     phoenix = accounts.phoenix_users(trackers.phoenix, trackers.secret)

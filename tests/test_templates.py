@@ -9,9 +9,11 @@ import jinja2
 import pytest
 
 from bundle.config import parse_site
+from bundle.fragment import parse
 from bundle.plan import Plan, make_plan
 from bundle.services.names import HOST_OF_PAGE
 from bundle.templates import FOLDER, environment, markup, quoted, render
+from tests.test_fragment import RIGHT as FRAGMENT
 
 GOLDEN = Path(__file__).parent / "golden"
 SITES = {
@@ -21,6 +23,7 @@ SITES = {
         "[memory]\npostgres_mb = 2048\n[retention]\nphoenix_days = 0\n"
     ),
     "registry": 'domain = "closed.internal"\n[registry]\naddress = "images.example.kr:5000/ml"\n',
+    "extras": 'domain = "closed.internal"\nlayout = "names"',
     "korean": (
         'domain = "closed.internal"\n'
         'organisation = "한국 \\"보험\\" 연구원\'s ${HOME} $$ {{ x }} {% if %} \\\\ \\n\\t <b>&amp; '
@@ -30,7 +33,9 @@ SITES = {
 
 
 def plan_of(name: str) -> Plan:
-    return make_plan(parse_site(SITES[name]), site_id="0a1b2c3d", version="0.1.0")
+    raw = FRAGMENT.encode() if name == "extras" else b""
+    extras = parse(raw, "f.yaml", images=("evaluator", "queue"), files=("models",)) if raw else ()
+    return make_plan(parse_site(SITES[name]), site_id="0a1b2c3d", version="0.1.0", extras=extras)
 
 
 @pytest.mark.parametrize("name", SITES)

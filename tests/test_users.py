@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bundle import pki, users
+from bundle import own, pki, users
 from bundle.config import parse_site
 from bundle.errors import CommandError, ConfigError
 from bundle.host import Host
@@ -34,7 +34,7 @@ def host(tmp_path: Path, plan: Plan) -> Host:
     made.root.mkdir()
     pki.authorities(made, plan)
     for name, value in STORE.items():
-        users.keep(made, name, Secret(value))
+        own.keep(made, name, Secret(value))
     return made
 
 
@@ -62,7 +62,7 @@ def secrets() -> dict[str, Secret]:
 
 def test_bootstrap_makes_everything_once(plan: Plan, host: Host, trackers: Trackers) -> None:
     users.bootstrap_people(plan, host, secrets())
-    stored = [host.path("secrets", "store", name) for name in (users.OWN_PASSWORD, users.OWN_KEY)]
+    stored = [host.path("secrets", "store", name) for name in (own.VERIFY.password, own.VERIFY.key)]
     before = [path.read_bytes() for path in stored]
     assert {path.stat().st_mode & 0o777 for path in stored} == {0o400}
     assert trackers.experiments == {"evalvault"}
@@ -77,8 +77,8 @@ def test_bootstrap_mends_refused_credentials(plan: Plan, host: Host, trackers: T
     trackers.passwords["verify"] = "changed by hand"
     trackers.keys.clear()
     users.bootstrap_people(plan, host, secrets())
-    assert trackers.passwords["verify"] == users.stored(host, users.OWN_PASSWORD).reveal()
-    assert list(trackers.keys) == [users.stored(host, users.OWN_KEY).reveal()]
+    assert trackers.passwords["verify"] == own.stored(host, own.VERIFY.password).reveal()
+    assert list(trackers.keys) == [own.stored(host, own.VERIFY.key).reveal()]
 
 
 def test_bootstrap_refuses_open_trackers(plan: Plan, host: Host, trackers: Trackers) -> None:
@@ -192,7 +192,7 @@ def test_unknown_person_has_a_near_miss(
         users.users_env(plan, host, "kimm", tmp_path / "a")
     hint = caught.value.problems[0].hint
     assert hint == "Did you mean kim? Add a person by invoke users.add NAME --role editor."
-    with pytest.raises(ConfigError, match="own person"):
+    with pytest.raises(ConfigError, match="that the product keeps"):
         users.users_env(plan, host, "verify", tmp_path / "a")
 
 
@@ -208,7 +208,7 @@ def test_place_that_cannot_be_written(
 
 def test_passwords_suit_both_trackers() -> None:
     for _ in range(200):
-        value = users.new_password().reveal()
+        value = own.new_password().reveal()
         assert "_" in value  # Phoenix wants one of !@#$%^&*()_+
         assert len(value) >= 16
         assert any(map(str.isdigit, value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from bundle.checks import network, operations, services, storage
+from bundle.checks import extras, network, operations, services, storage
 from bundle.checks.model import Check
 from bundle.errors import ConfigError, Problem
 
@@ -12,6 +12,7 @@ CHECKS: tuple[Check, ...] = (
     *network.CHECKS,
     *storage.CHECKS,
     *services.CHECKS,
+    *extras.CHECKS,
     *operations.CHECKS,
 )
 

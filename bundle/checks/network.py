@@ -14,6 +14,7 @@ from bundle.checks.stage import DOORS, inspected, look
 from bundle.gateway_client import Door, door, trust
 from bundle.inside import execute
 from bundle.model import Service
+from bundle.plan import EXTRAS
 from bundle.services import gateway
 from bundle.services.names import internal
 
@@ -172,7 +173,9 @@ def net_egress(stage: Stage) -> list[str]:
 def _open_networks(stage: Stage) -> list[str]:
     """What the engine says of the networks: in a closed network a way out would lead nowhere and look blocked."""
     wrong = []
-    for network, internal_only in (("data", True), ("app", True), ("edge", False)):
+    networks = [("data", True), ("app", True), ("edge", False)]
+    networks += [(EXTRAS, True)] if stage.plan.extras else []
+    for network, internal_only in networks:
         name = f"{stage.plan.project}_{network}"
         found = stage.host.engine.network(name)
         if found is None:
@@ -184,6 +187,7 @@ def _open_networks(stage: Stage) -> list[str]:
     allowed = {
         s.name: {f"{stage.plan.project}_{n}" for n in s.networks} for s in stage.plan.services
     }
+    allowed |= {extra.slug: {f"{stage.plan.project}_{EXTRAS}"} for extra in stage.plan.extras}
     for service, facts in inspected(stage).items():
         extra = set(facts["NetworkSettings"]["Networks"]) - allowed.get(service, set())
         wrong += [f"{service} is on the network {name}, which is not planned" for name in extra]

@@ -131,6 +131,7 @@ def access_secrets(stage: Stage) -> list[str]:
     wrong: list[str] = []
     folders = {"secrets": 0, "secrets/store": 0, "pki": 0}
     folders |= {f"secrets/{service.name}": service.uid for service in stage.plan.services}
+    folders |= {f"secrets/{extra.slug}": extra.user for extra in stage.plan.extras if extra.client}
     count = 0
     for name, uid in folders.items():
         folder = stage.host.path(name)

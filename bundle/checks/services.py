@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bundle.checks.extras import extra_images
 from bundle.checks.model import Check, Red, Stage, settle
 from bundle.checks.stage import OWN, inspected, secret
 from bundle.gateway_client import door
@@ -85,7 +86,8 @@ def svc_images(stage: Stage) -> list[str]:
             wanted = image.config if image else "in the release"
             wrong.append(f"{service.name}: {found} is not {wanted}")
         evidence.append(f"{service.name}: {found[:19]}… as sealed")
-    return settle(wrong, evidence)
+    more, seen = extra_images(stage)
+    return settle([*wrong, *more], [*evidence, *seen])
 
 
 def _one(name: str, korean: str, english: str, probe: Callable[[Stage], list[str]]) -> Check:

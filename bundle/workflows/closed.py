@@ -9,11 +9,13 @@ from pathlib import Path
 
 from bundle import (
     checks,
+    clients,
     delta,
     install,
     intake,
     manifest,
     operate,
+    place,
     preflight,
     push,
     registry,
@@ -50,7 +52,13 @@ def open_plan(here: Path) -> tuple[Host, Plan]:
 def planned(host: Host, version: str, settings: SiteConfig, facts: EngineFacts) -> Plan:
     """The plan for this host's engine."""
     quick = facts.api >= (1, 44)
-    return make_plan(settings, site_id=site.read_site_id(host), version=version, quick_probes=quick)
+    return make_plan(
+        settings,
+        site_id=site.read_site_id(host),
+        version=version,
+        quick_probes=quick,
+        extras=site.read_extras(host, version),
+    )
 
 
 def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> None:
@@ -61,7 +69,8 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
     hub = registry.open_registry(settings)
     sealed = hub.rename(release.manifest) if hub else release.manifest
     missing = [image for image in sealed.images if not intake.is_right(host.engine, image)]
-    if missing or bundle:  # the medium may be gone once the images are here
+    absent = place.bytes_missing(host, sealed)
+    if missing or bundle or absent:  # the medium may be gone once all that it carries is here
         release = manifest.release(here, Path(bundle).resolve() if bundle else None)
     facts = host.engine.facts(PROJECT, site.SITE_LABEL, site.read_site_id(host))
     with step(say("preflight, which changes nothing", "사전 점검 (아무것도 바꾸지 않음)")):
@@ -72,21 +81,65 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
         site.ensure_site_id(host)
         site.keep_site(host, given, settings)
         plan = planned(host, sealed.version, settings, facts)
-        with step(say("images, out of the bundle into the engine", "이미지 적재 (번들 → 엔진)")):
-            known = stock.releases(host.root)
-            for row in intake.import_images(release.bundle, sealed, host.engine, known, hub):
-                log.info("  %-9s %s (%.0f MB)", row.how, row.reference, row.size / 1e6)
-        with step(say("secrets, certificates, settings", "비밀, 인증서, 설정")):
-            install.prepare(plan, host)
-        with step(say("services, databases, buckets", "서비스, 데이터베이스, 버킷")):
-            install.bring_up(plan, host)
-        with step(say("first accounts in both trackers", "두 추적기의 첫 계정")):
-            users.bootstrap_people(plan, host, vault.open_store(host, plan))
+        bring_in(plan, host, release.bundle, sealed, hub)
         with step(say("start at boot", "부팅 시 시작")):
             log.info("  %s", operate.schedule_boot(host) or operate.no_boot())
         site.record_version(host, plan.version)
     for line in farewell(plan, host):
         log.info("%s", line)
+
+
+def bring_in(
+    plan: Plan,
+    host: Host,
+    bundle: Path,
+    sealed: manifest.Manifest,
+    hub: registry.Registry | None,
+) -> None:
+    """Everything out of the bundle into place, and the services up, with their accounts."""
+    with step(say("images, out of the bundle into the engine", "이미지 적재 (번들 → 엔진)")):
+        known = stock.releases(host.root)
+        for row in intake.import_images(bundle, sealed, host.engine, known, hub):
+            log.info("  %-9s %s (%.0f MB)", row.how, row.reference, row.size / 1e6)
+    place_files(host, bundle, sealed)
+    with step(say("secrets, certificates, settings", "비밀, 인증서, 설정")):
+        install.prepare(plan, host)
+    with step(say("services, databases, buckets", "서비스, 데이터베이스, 버킷")):
+        install.bring_up(plan, host)
+    with step(say("first accounts in both trackers", "두 추적기의 첫 계정")):
+        users.bootstrap_people(plan, host, vault.open_store(host, plan))
+    serve_site(plan, host)
+
+
+def place_files(host: Host, bundle: Path, sealed: manifest.Manifest) -> None:
+    """Bring the site's own files and wheels where they belong, when there are any or were."""
+    if not site.extra_files(sealed) and not site.placed(host):
+        return
+    with step(say("files and wheels of the site", "사이트의 파일과 휠")):
+        done = place.put(host, bundle, sealed)
+        log.info(
+            "  %s",
+            say(
+                f"{done.written} written, {done.kept} kept, {done.removed} removed",
+                f"기록 {done.written}, 유지 {done.kept}, 제거 {done.removed}",
+            ),
+        )
+
+
+def serve_site(plan: Plan, host: Host) -> None:
+    """Start the site's own services, with an account in both trackers for those that are clients."""
+    with step(say("services of the site", "사이트의 서비스")):
+        made, gone = clients.make_clients(plan, host)
+        install.write_rendered(plan, host)
+        install.bring_up_extras(plan, host)
+        names = [extra.slug for extra in plan.extras]
+        log.info("  %s", ", ".join(names) or say("none", "없음"))
+        if made or gone:
+            log.info(
+                "  %s: %s",
+                say("clients", "클라이언트"),
+                ", ".join([*made, *(f"-{g}" for g in gone)]),
+            )
 
 
 def precheck(
@@ -106,6 +159,7 @@ def precheck(
         arch=sealed.arch,
         created=int(created.timestamp()),
         image_bytes=sum(image.size for image in missing),
+        file_bytes=place.bytes_missing(host, sealed),
     )
     rows = preflight.preflight(plan, host, facts, wanted)
     rows += check_supply(host, sealed, missing, hub) if missing else []
@@ -199,8 +253,10 @@ def start(here: Path) -> None:
     """Start the stack and wait until it is healthy."""
     host, plan = open_plan(here)
     operate.wait_for_engine(host)
-    with host.lock("start"), step(say("services", "서비스")):
-        install.bring_up(plan, host)
+    with host.lock("start"):
+        with step(say("services", "서비스")):
+            install.bring_up(plan, host)
+        serve_site(plan, host)
 
 
 def stop(here: Path) -> None:
@@ -244,6 +300,7 @@ def uninstall(here: Path, *, purge: bool, yes: bool) -> str:
     confirm(f"{question}?", yes=yes)
     with host.lock("uninstall"):
         removed = operate.uninstall(host, purge=purge)
+        removed += place.clear(host) if purge else []
     return "\n".join(removed) or say("nothing was there", "제거할 것이 없습니다")
 
 
