@@ -11,6 +11,7 @@ import os
 
 import httpx
 from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from .record import ensure_experiment
@@ -36,7 +37,7 @@ def expire_runs(before: datetime.datetime) -> list[str]:
     for run in old:
         artifacts = get_artifact_repository(run.info.artifact_uri)
         artifacts.delete_artifacts()
-        if artifacts.list_artifacts():
+        if has_files(artifacts):
             raise NotExpiredError(f"artifacts of run {run.info.run_id} are still there")
         client.delete_run(run.info.run_id)
         gone.append(str(run.info.run_id))
@@ -44,6 +45,14 @@ def expire_runs(before: datetime.datetime) -> list[str]:
     if stayed := left.intersection(gone):
         raise NotExpiredError(f"runs are still there: {', '.join(sorted(stayed))}")
     return gone
+
+
+def has_files(artifacts: ArtifactRepository, path: str = "") -> bool:
+    """Whether a file is there: a versioned bucket lists a folder even when all in it is deleted."""
+    return any(
+        not found.is_dir or has_files(artifacts, found.path)
+        for found in artifacts.list_artifacts(path or None)
+    )
 
 
 def expire_traces(before: datetime.datetime) -> None:

@@ -95,7 +95,11 @@ def test_viewer_reads_and_writes_nothing(stack: Stack, python: Path, tmp_path: P
 
 
 def test_admin_has_an_environment_too(stack: Stack, python: Path, tmp_path: Path) -> None:
-    env = environment(stack, "admin", tmp_path)
+    try:
+        env = environment(stack, "admin", tmp_path)
+    except CommandError as error:  # a kept stack, whose admin's first login was in a browser
+        assert "It was changed in Phoenix: make an API key there" in str(error)  # noqa: PT017
+        return
     read = "import mlflow; print(mlflow.get_experiment_by_name('evalvault').name)"
     assert "evalvault" in client(stack, tmp_path, env, str(python), "-c", read, timeout=120)
     assert stack.containers()["mlflow"].health == "healthy"
