@@ -26,6 +26,7 @@ COMMON = {
         "sign-key": "PEM of the signing key",
         "advisories": "offline vulnerability database: a zip or folder of OSV records",
         "base": "inventory of the closed side: make a delta, of layers and wheels that are not there",
+        "sizes": "also write ….sizes.txt: what takes the room, by image and by package",
         **COMMON,
     }
 )
@@ -36,22 +37,22 @@ def bundle(
     sign_key: str = "",
     base: str = "",
     advisories: str = "",
+    sizes: bool = False,
     quiet: bool = False,
     debug: bool = False,
     lang: str = "",
 ) -> None:
     """Make the sealed bundle on a connected host."""
     with operator(quiet=quiet, debug=debug, lang=lang):
-        print(
-            connected.make_bundle(
-                HERE,
-                settings=config,
-                out=Path(out),
-                sign_key=sign_key,
-                base=base,
-                advisories=advisories,
-            )
+        order = connected.Order(
+            settings=config,
+            out=Path(out),
+            sign_key=sign_key,
+            base=base,
+            advisories=advisories,
+            sizes=sizes,
         )
+        print(connected.make_bundle(HERE, order))
 
 
 @task(

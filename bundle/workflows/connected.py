@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import (
@@ -17,6 +18,7 @@ from bundle import (
     packing,
     recipes,
     rehearse,
+    room,
     seal,
 )
 from bundle import advisories as known_vulnerabilities
@@ -35,19 +37,29 @@ from bundle.workflows import documents
 SIGN_KEY = "sign.key"
 
 
-def make_bundle(
-    here: Path, *, settings: str, out: Path, sign_key: str, base: str = "", advisories: str = ""
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What was asked of `invoke bundle`, by its options."""
+
+    settings: str = ""
+    out: Path = Path("dist")
+    sign_key: str = ""
+    base: str = ""
+    advisories: str = ""
+    sizes: bool = False
+
+
+def make_bundle(here: Path, order: Order) -> str:
     """Make the sealed bundle, or with `base` the delta; returns the last line: its sha256 and its path."""
     start = time.monotonic()
-    conf = config.read_bundle(Path(settings) if settings else None)
-    known_vulnerabilities.check(advisories)
-    key = signing_key(sign_key)
+    conf = config.read_bundle(Path(order.settings) if order.settings else None)
+    known_vulnerabilities.check(order.advisories)
+    key = signing_key(order.sign_key)
     engine = Engine()
     arch = engine.api.version()["Arch"]
-    inventory = read_inventory(Path(base), arch) if base else None
+    inventory = read_inventory(Path(order.base), arch) if order.base else None
     with step(say("extras of the site", "사이트 추가 항목")):
-        folder = Path(settings or "bundle.toml").parent
+        folder = Path(order.settings or "bundle.toml").parent
         more, added = extras.gather(conf, folder, engine, arch=arch, version=__version__)
     with step(say("images, from locked inputs", "이미지 (잠긴 입력에서)")):
         built = images.build_all(conf, engine, here)
@@ -57,10 +69,10 @@ def make_bundle(
     with step(say("wheels of this tool for every Python", "각 파이썬용 도구 휠")):
         wheels = carry.collect(here / "requirements" / "tool.lock", conf.cache, arch)
     desk = documents.open_desk(conf, engine, here, __version__, created(here))
-    papers = documents.make(desk, packed, wheels, advisories, out)
+    papers = documents.make(desk, packed, wheels, order.advisories, order.out)
     with step(say("last look, and seal", "마지막 검사와 봉인")):
         sealed = seal.write_bundle(
-            out=out,
+            out=order.out,
             top=here,
             version=__version__,
             arch=arch,
@@ -73,7 +85,8 @@ def make_bundle(
             small={**seal.small_files(here), **papers.files},
             inspect=documents.last_look(desk, key),
         )
-    log.info("%s", report(sealed, time.monotonic() - start, papers.companion))
+    rows = room.write(sealed.path.with_suffix(".sizes.txt"), packed) if order.sizes else None
+    log.info("%s", report(sealed, time.monotonic() - start, papers.companion, rows))
     return f"{sealed.sha256}  {sealed.path}"
 
 
@@ -124,24 +137,32 @@ def created(here: Path) -> int:
     return seal.commit_date(here) if (here / ".git").exists() else int(time.time())
 
 
-def report(sealed: seal.Sealed, seconds: float, companion: Companion) -> str:
-    """The closing table: what takes the room, then what to carry and what to send another way."""
-    rows = [(name, f"{size / 1e6:,.1f} MB") for name, size in sealed.sizes.items()]
-    rows.append((sealed.path.name, f"{sealed.size / 1e6:,.1f} MB"))
-    rows.append((companion.path.name, f"{companion.size / 1e6:,.1f} MB"))
-    head = (say("part", "부분"), say("size", "크기"))
+def report(sealed: seal.Sealed, seconds: float, companion: Companion, more: Path | None) -> str:
+    """The closing tables: what takes the room; then the files, and which way each goes."""
+    parts = [(name, _mb(size)) for name, size in sealed.sizes.items()]
+    files = [
+        (sealed.path.name, _mb(sealed.size), f"{seconds:.1f} s", sealed.sha256),
+        (companion.path.name, _mb(companion.size), "", companion.sha256),
+    ]
+    others = filter(None, (sealed.trust, more))
+    files += [(p.name, _mb(p.stat().st_size), "", recipes.file_digest(p)) for p in others]
+    head = (say("file", "파일"), say("size", "크기"), say("took", "걸린 시간"), "sha256")
     return "\n".join(
         [
-            table(head, rows),
+            table((say("part", "부분"), say("size", "크기")), parts),
+            "",
+            table(head, files),
             "",
             f"{say('carry', '반입')}: {sealed.path}",
             f"{say('send another way (paper, ticket)', '다른 경로로 전달 (종이, 티켓)')}: {sealed.trust}",
             f"{say('sources of MinIO, pass them on too', 'MinIO 소스, 함께 전달')}: {companion.path}",
-            f"  sha256 {companion.sha256}",
             f"{say('key fingerprint', '키 지문')}: {sealed.fingerprint}",
-            f"{say('took', '걸린 시간')}: {seconds:.1f} s",
         ]
     )
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def relock(here: Path, *, settings: str, upgrade: str, gone: bool) -> str:
