@@ -1,0 +1,96 @@
+"""The same inputs give the same bytes: built twice from no build cache, as differently as one machine allows.
+
+Other folders, umask, time zone, locale, hash seed, and another clock, 400 days ahead, for the processes of the tool:
+not for the engine and what runs in a build, which see another hour of the same day. Inputs are fetched once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from bundle import seal, store
+from bundle.config import cache_folder
+from bundle.engine import Engine
+from tests.twice.compare import differences
+
+TOP = Path(__file__).parents[2]
+INPUTS = ("apt", "debs", "wheels")
+PLACE = "tracking-twice-"
+FIRST = {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "1"}
+SECOND = {"TZ": "Asia/Seoul", "LC_ALL": "ko_KR.UTF-8", "PYTHONHASHSEED": "2"}
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(7200)]
+
+
+def other_clock(folder: Path) -> dict[str, str]:
+    """Debian's libfaketime, fetched by the host's own apt and not installed."""
+    folder.mkdir()
+    command = ["apt-get", "download", "--quiet", "libfaketime"]
+    subprocess.run(command, cwd=folder, check=True, timeout=300)
+    (package,) = folder.glob("*.deb")
+    subprocess.run(["dpkg-deb", "--extract", package, folder], check=True, timeout=60)
+    (library,) = folder.rglob("libfaketime.so.1")
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": "+400d",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+def copy_tree(source: Path, target: Path) -> Path:
+    """The tree that a bundle is made of, elsewhere."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*", "dist", "__pycache__"))
+    return target
+
+
+def make(source: Path, home: Path, key: Path, umask: int, settings: Mapping[str, str]) -> Path:
+    """A bundle of a copy of `source` in `home`, all images built anew under a name of their own."""
+    tree, cache, place = copy_tree(source, home / "tree"), home / "cache", f"{PLACE}{home.name}"
+    (cache / "tracking-bundle").mkdir(parents=True)
+    for name in INPUTS:
+        (cache / "tracking-bundle" / name).symlink_to(cache_folder() / name)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1790000000", "XDG_CACHE_HOME": str(cache)}
+    command = [sys.executable, "-m", "tests.twice", place, str(home / "out"), str(key)]
+    done = subprocess.run(
+        command,
+        cwd=tree,
+        env={**environment, **settings},
+        umask=umask,
+        timeout=3600,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    digest, _, path = done.stdout.splitlines()[-1].partition("  ")
+    assert len(digest) == 64
+    return Path(path)
+
+
+def test_same_inputs_same_bytes() -> None:
+    folder = (
+        Path(os.environ.get("TRACKING_TEST_FOLDER", "/var/tmp/tracking-bundle-tests")) / "twice"
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    key = seal.load_key(folder / "sign.key", make=True).path
+    try:
+        source = copy_tree(TOP, folder / "source")
+        clock = other_clock(folder / "clock")
+        first = make(source, folder / "a", key, 0o022, FIRST)
+        second = make(source, folder / "elsewhere" / "b", key, 0o077, {**SECOND, **clock})
+        found = differences(first, second)
+        assert not found, "\n".join(found[:60])
+        assert first.stat().st_size > 300_000_000
+        shutil.rmtree(folder)
+    finally:
+        engine = Engine()
+        for reference in store.references(engine):
+            if reference.startswith(PLACE):
+                store.untag(engine, reference)
