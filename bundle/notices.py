@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterable
 from bundle.components import TOOL, Component, Inventory
 
 MOMENT = 315_532_800  # 1980: the archive changes with its texts only
+FILTER = {
+    "id": lzma.FILTER_LZMA2,
+    "preset": 9,
+    "dict_size": 8 << 20,
+}  # a larger one only costs memory
 KINDS = {"deb": "Debian packages", "pypi": "Python wheels", "golang": "Go modules"}
 HEAD = """# Licences of {product}
 
@@ -48,7 +53,7 @@ def archive(inventory: Inventory, read: Callable[[str], bytes]) -> bytes:
     files = [(text_path(digest), read(digest)) for digest in digests]
     files.append(("INDEX.txt", index(inventory).encode()))
     files.append(("OVERVIEW.md", overview(inventory).encode()))
-    return lzma.compress(tarball(files, MOMENT), preset=9)
+    return lzma.compress(tarball(files, MOMENT), filters=[FILTER])
 
 
 def text_path(digest: str) -> str:

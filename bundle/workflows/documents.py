@@ -86,12 +86,17 @@ def make(
 ) -> Papers:
     """The documents for the small part by path, and the companion file, written into `out`."""
     with step(say("inventory of all components", "구성 요소 목록")):
-        inventory = supply.gather(
-            desk.inputs, packed, wheels, version=desk.version, created=desk.created
-        )
+        inventory = take_inventory(desk, packed, wheels)
         files = write_documents(desk, inventory, database)
     with step(say("sources of MinIO, for the companion file", "MinIO 소스 (동반 파일)")):
         return Papers(files=files, companion=write_sources(desk, inventory, out))
+
+
+def take_inventory(
+    desk: Desk, packed: Sequence[PackedImage], wheels: Mapping[str, Sequence[Path]]
+) -> Inventory:
+    """Everything that the images and the tool are made of."""
+    return supply.gather(desk.inputs, packed, wheels, version=desk.version, created=desk.created)
 
 
 def sources_name(inventory: Inventory) -> str:
