@@ -67,7 +67,7 @@ def record(
         "ranges": [{"type": kind, "events": list(events)}],
     }
     base = {
-        "id": id,
+        "id": name_of,
         "modified": "2026-10-01T00:00:00Z",
         "summary": "a hole",
         "affected": [affected],
