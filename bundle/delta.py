@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from bundle.errors import ConfigError, Problem
-from bundle.manifest import PRODUCT, Base, Manifest, SealedImage, blob_path
+from bundle.manifest import EXTRA, PRODUCT, Base, Manifest, SealedImage, blob_path
 from bundle.words import say
 
 FORMAT = 1
@@ -48,7 +48,7 @@ class Wheel:
 class Inventory:
     """What is on the closed side: the layers of each image, base first, and wheels; no name of an image or a host.
 
-    `sha256` is that of the file that it was read from.
+    `files` are the digests of the site's own files. `sha256` is that of the file that it was read from.
     """
 
     version: str
@@ -56,6 +56,7 @@ class Inventory:
     store: Store
     images: tuple[tuple[Layer, ...], ...] = ()
     wheels: tuple[Wheel, ...] = ()
+    files: tuple[str, ...] = ()
     sha256: str = ""
 
     @property
@@ -97,14 +98,20 @@ def gone(manifest: Manifest, inventory: Inventory, images: Sequence[SealedImage]
     return sorted(need.path for need in manifest.needs if need.path in layers)
 
 
+def gone_files(manifest: Manifest, inventory: Inventory) -> list[str]:
+    """The site's own files that `manifest` needs, does not carry and are not there: the members' paths."""
+    needs = (need for need in manifest.needs if need.path.startswith(EXTRA))
+    return sorted(need.path for need in needs if need.sha256 not in inventory.files)
+
+
 def refusal(base: str, gone: Sequence[str], request: Path | str = "inventory.json") -> Problem:
     """Why a delta on the release `base` cannot be used here, and what to do: `gone` is asked for in `request`."""
     names = "\n".join(f"  | {path}" for path in gone)
     return Problem(
         where="base",
         message=say(
-            f"the bundle is a delta on {base}, and {len(gone)} layers that it needs are not here\n{names}",
-            f"번들은 {base}의 델타인데 필요한 레이어 {len(gone)}개가 여기에 없습니다\n{names}",
+            f"the bundle is a delta on {base}, and {len(gone)} layers or files that it needs are not here\n{names}",
+            f"번들은 {base}의 델타인데 필요한 레이어나 파일 {len(gone)}개가 여기에 없습니다\n{names}",
         ),
         hint=say(
             f"Bring the full bundle, or a delta made with: invoke bundle --base {request}",
@@ -126,6 +133,7 @@ def dump(inventory: Inventory, gone: Sequence[str] = ()) -> bytes:
         {"name": wheel.name, "sha256": wheel.sha256, "size": wheel.size}
         for wheel in inventory.wheels
     ]
+    data["files"] = list(inventory.files)
     return (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode()
 
 
@@ -188,6 +196,7 @@ def _from_dict(data: dict[str, Any], digest: str) -> Inventory:
         store=data["store"],
         images=images,
         wheels=tuple(map(_wheel, data["wheels"])),
+        files=tuple(map(_file, data.get("files", []))),
         sha256=digest,
     )
 
@@ -208,6 +217,12 @@ def _wheel(data: dict[str, Any]) -> Wheel:
     ):
         raise ValueError(f"wheel {name!r}")
     return Wheel(name=name, sha256=digest, size=size)
+
+
+def _file(digest: Any) -> str:
+    if not isinstance(digest, str) or not DIGEST.fullmatch(f"sha256:{digest}"):
+        raise ValueError(f"file {digest!r}")
+    return digest
 
 
 def check_fits(inventory: Inventory, arch: str, where: str) -> None:

@@ -17,6 +17,8 @@ from bundle.errors import BundleError, ConfigError, IntegrityError, Precondition
 
 FORMAT = 1
 PRODUCT = "tracking-bundle"
+EXTRA = "extras/"
+"""Where the site's own files lie, in the bundle and under the root."""
 EXTRA_IMAGE = "extra/"
 """Before the name of a site's own image."""
 EXTRAS_COMPOSE = "small/extras/compose.yaml"

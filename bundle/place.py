@@ -18,7 +18,7 @@ from pathlib import Path
 from bundle import site, unseal
 from bundle.errors import IntegrityError, PreconditionError
 from bundle.host import Host, make_folder, write_file
-from bundle.manifest import Manifest, Member, Need, as_bundle_error
+from bundle.manifest import EXTRA, Manifest, Member, Need, as_bundle_error
 from bundle.run import Progress
 from bundle.words import say
 
@@ -187,7 +187,7 @@ def _place(host: Host, part: Need, mode: int, chunks: Iterator[bytes], progress:
 def _take(host: Host, path: str) -> None:
     """Remove a file that we placed, and the folders above that it leaves empty."""
     place = host.path(path)
-    if ".." in path.split("/") or not path.startswith(site.EXTRA):
+    if ".." in path.split("/") or not path.startswith(EXTRA):
         return
     place.unlink(missing_ok=True)
     for folder in place.relative_to(host.root).parents[:-2]:
@@ -200,7 +200,7 @@ def _take(host: Host, path: str) -> None:
 def _index(host: Host, parts: Mapping[str, Need]) -> None:
     """A page that pip takes for --find-links, as an index of one folder (PEP 503)."""
     path = host.path("extras", "wheels", "index.html")
-    wheels = [part for name, part in parts.items() if name.startswith(f"{site.EXTRA}wheels/")]
+    wheels = [part for name, part in parts.items() if name.startswith(f"{EXTRA}wheels/")]
     if not wheels:
         path.unlink(missing_ok=True)
         if path.parent.is_dir() and not any(path.parent.iterdir()):

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bundle import delta, unseal
 from bundle.errors import ConfigError, IntegrityError, PreconditionError
 from bundle.host import make_folder, write_file
-from bundle.manifest import Added, Manifest, Member, Need, blob_path, dump
+from bundle.manifest import EXTRA, Added, Manifest, Member, Need, blob_path, dump
 from bundle.packing import PackedImage
 from bundle.run import Progress, run
 from bundle.trust import trust_sheet
@@ -195,16 +195,17 @@ def _sources(
 def _leave_out(
     sources: list[Source], images: Sequence[PackedImage], base: delta.Inventory | None
 ) -> tuple[list[Source], tuple[Need, ...]]:
-    """What this file carries, and what it needs of `base`: layers and wheels only, so that all else can be read."""
+    """What this file carries, and what it needs of `base`: layers, wheels, the site's files; all else can be read."""
     if base is None:
         return sources, ()
     layers = delta.present(base, [image.image for image in images])
-    wheels = {wheel.sha256 for wheel in base.wheels}
+    there = {"wheels/": {wheel.sha256 for wheel in base.wheels}, EXTRA: set(base.files)}
     left = {blob_path(digest) for digest in layers}
     left |= {
         source.member.path
         for source in sources
-        if source.member.path.startswith("wheels/") and source.member.sha256 in wheels
+        for prefix, digests in there.items()
+        if source.member.path.startswith(prefix) and source.member.sha256 in digests
     }
     out = [source.member for source in sources if source.member.path in left]
     needs = tuple(Need(path=part.path, size=part.size, sha256=part.sha256) for part in out)
@@ -300,7 +301,7 @@ def _chunks(sources: Iterable[Source], mtime: int) -> Iterator[bytes]:
             yield chunk
         if digest.hexdigest() != member.sha256:
             where = str(source.content) if isinstance(source.content, Path) else member.path
-            if member.path.startswith("extras/"):
+            if member.path.startswith(EXTRA):
                 raise IntegrityError(
                     "changed while it was sealed", where=where, hint="Run this again."
                 )

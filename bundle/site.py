@@ -15,8 +15,6 @@ from bundle.model import ExtraService
 from bundle.plan import Plan, make_plan
 
 SITE_LABEL = "org.tracking-bundle.site"
-EXTRA = "extras/"
-"""Where the site's own files lie, in the bundle and under the root."""
 CHUNK = 1 << 20
 PLACED = "placed.json"
 """In `<root>/extras`: the digest of each file of the site's that we put there."""
@@ -117,7 +115,7 @@ def record_version(host: Host, version: str) -> None:
 
 def extra_files(sealed: manifest.Manifest) -> dict[str, manifest.Need]:
     """The site's own files and wheels that belong under the root, by path."""
-    return {part.path: part for part in sealed.parts if part.path.startswith(EXTRA)}
+    return {part.path: part for part in sealed.parts if part.path.startswith(manifest.EXTRA)}
 
 
 def digest_of(path: Path) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bundle import manifest, store
+from bundle import manifest, site, store
 from bundle.delta import Inventory, Layer, Wheel
 from bundle.engine import Engine
 from bundle.errors import IntegrityError
+from bundle.host import Host
 from bundle.manifest import Manifest
 from bundle.registry import Registry
 
@@ -40,7 +41,15 @@ def look(
     """
     known = (*releases(root), current)
     found = in_registry(registry, current, known) if registry else in_engine(engine, current, known)
-    return replace(found, wheels=tuple(_wheels(root, known)))
+    return replace(found, wheels=tuple(_wheels(root, known)), files=_files(root))
+
+
+def _files(root: Path) -> tuple[str, ...]:
+    """The digests of the site's own files that are as we placed them."""
+    host = Host(root=root)
+    right = {digest for path, digest in site.placed(host).items() if digest}
+    found = {site.digest_of(host.path(path)) for path in site.placed(host)}
+    return tuple(sorted(right & found))
 
 
 def in_registry(registry: Registry, current: Manifest, known: Sequence[Manifest] = ()) -> Inventory:

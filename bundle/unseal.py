@@ -230,7 +230,7 @@ def _check_member(member: dict[str, Any], seen: set[str]) -> None:
 
 
 def _check_delta(manifest: Any, seen: set[str]) -> None:
-    """What a delta stands on, and what it needs from there: layers and wheels, none of which it carries."""
+    """What a delta stands on, and what it needs from there: layers, wheels and files, none of which it carries."""
     base, needs = manifest.get("base"), manifest.get("needs", [])
     if len(needs) > MAX_MEMBERS or (needs and base is None):
         raise ValueError("needs")
@@ -240,7 +240,7 @@ def _check_delta(manifest: Any, seen: set[str]) -> None:
         raise ValueError("base")
     for need in needs:
         _check_member(need, seen)
-        if not need["path"].startswith(("blobs/sha256/", "wheels/")):
+        if not need["path"].startswith(("blobs/sha256/", "wheels/", "extras/")):
             raise ValueError(f"needs {need['path']}")
 
 

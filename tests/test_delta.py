@@ -78,7 +78,9 @@ def test_unknown_digest_is_no_blob() -> None:
 
 def test_inventory_survives_being_written_and_read() -> None:
     wheel = Wheel(name="x-1-py3-none-any.whl", sha256="1" * 64, size=7)
-    known = dataclasses.replace(stocked("containerd", "abc", "d"), wheels=(wheel,))
+    known = dataclasses.replace(
+        stocked("containerd", "abc", "d"), wheels=(wheel,), files=("2" * 64,)
+    )
     for gone in ((), ("wheels/y",)):
         again = delta.parse(delta.dump(known, gone), "x")
         assert dataclasses.replace(again, sha256="") == known
@@ -86,6 +88,11 @@ def test_inventory_survives_being_written_and_read() -> None:
 
 
 GOOD: dict[str, Any] = json.loads(delta.dump(stocked("graphdriver", "ab")))
+
+
+def test_inventory_of_an_older_release_has_no_files() -> None:
+    older = json.dumps({key: value for key, value in GOOD.items() if key != "files"}).encode()
+    assert delta.parse(older, "x").files == ()
 
 
 @pytest.mark.parametrize(
@@ -110,6 +117,8 @@ GOOD: dict[str, Any] = json.loads(delta.dump(stocked("graphdriver", "ab")))
         (json.dumps({**GOOD, "images": [[{"diff_id": "x"}]]}).encode(), "no sound inventory"),
         (json.dumps({**GOOD, "images": [[{"diff_id": 1, "digest": 1}]]}).encode(), "no sound"),
         (json.dumps({**GOOD, "wheels": [{"name": "x"}]}).encode(), "no sound inventory"),
+        (json.dumps({**GOOD, "files": ["../x"]}).encode(), "no sound inventory"),
+        (json.dumps({**GOOD, "files": 1}).encode(), "no sound inventory"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "wheels"}).encode(), "no sound"),
     ],
 )

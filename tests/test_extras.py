@@ -42,7 +42,7 @@ def sound_wheel(folder: Path, name: str = "demo", *, lie: str = "") -> Path:
     made = folder / f"{'other' if lie == 'name' else name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(made, "w") as file:
         for inner, data in files.items():
-            file.writestr(inner, data)
+            file.writestr(zipfile.ZipInfo(inner), data)
     return made
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle import place, site
+from bundle import delta, place, site, unseal
+from bundle.delta import Inventory
 from bundle.errors import IntegrityError, PreconditionError
 from bundle.host import Host
 from bundle.manifest import Added, Need, SealedExtras
@@ -171,10 +172,38 @@ def test_delta_needs_what_is_here(tmp_path: Path, host: Host) -> None:
     needs = tuple(
         Need(path=f"extras/files/cache/{name}", size=1, sha256=digest) for name in ("b", "moved")
     )
-    delta = replace(made.manifest, members=tuple(carried), needs=needs)
+    thin = replace(made.manifest, members=tuple(carried), needs=needs)
     bundle = bundles.make(tmp_path / "delta").path
-    assert place.put(host, bundle, delta) == place.Placed(written=1, kept=2, removed=1)
+    assert place.put(host, bundle, thin) == place.Placed(written=1, kept=2, removed=1)
     assert host.path("extras/files/cache/moved").read_bytes() == b"2"
-    lost = replace(delta, needs=(Need(path="extras/files/x", size=1, sha256="0" * 64),))
+    lost = replace(thin, needs=(Need(path="extras/files/x", size=1, sha256="0" * 64),))
     with pytest.raises(PreconditionError, match="extras/files/x"):
         place.put(host, bundle, lost)
+
+
+def test_delta_leaves_the_site_s_files_out_and_gets_the_same_tree(
+    tmp_path: Path, host: Host
+) -> None:
+    put(host, make(tmp_path / "one", a=b"1" * 1_000_000, b__c=b"2"))
+    base = Inventory(
+        version="1.0",
+        arch=bundles.unseal_arch(),
+        store="graphdriver",
+        files=tuple(sorted(site.placed(host).values())),
+        sha256="0" * 64,
+    )
+    (tmp_path / "two").mkdir()
+    members = {
+        "extras/files/cache/a": tmp_path / "one" / "a",
+        "extras/files/cache/new": tmp_path / "n",
+    }
+    (tmp_path / "n").write_bytes(b"3")
+    added = Added(sealed=SealedExtras(files=("cache",)), members=members)
+    made = bundles.make(tmp_path / "two" / "made", added=added, base=base)
+    assert [need.path for need in made.manifest.needs] == ["extras/files/cache/a"]
+    assert delta.gone_files(made.manifest, base) == []
+    assert delta.gone_files(made.manifest, replace(base, files=())) == ["extras/files/cache/a"]
+    unseal.check(made.path, made.digest)
+    assert put(host, made) == place.Placed(written=1, kept=1, removed=2)
+    names = {path.name for path in host.path("extras/files/cache").rglob("*") if path.is_file()}
+    assert names == {"a", "new"}

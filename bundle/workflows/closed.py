@@ -162,7 +162,7 @@ def precheck(
         file_bytes=place.bytes_missing(host, sealed),
     )
     rows = preflight.preflight(plan, host, facts, wanted)
-    rows += check_supply(host, sealed, missing, hub) if missing else []
+    rows += check_supply(host, sealed, missing, hub) if missing or wanted.file_bytes else []
     for row in rows:
         log.info("  %s %-14s %s", "✗" if row.problem else "✓", row.name, row.found)
     for note in preflight.notes(facts):
@@ -188,7 +188,8 @@ def check_supply(
         rows.append(preflight.Row(name="registry", found=hub.address, problem=problem))
     if sealed.base and not any(row.problem for row in rows):
         here = stock.look(host.engine, host.root, sealed, hub)
-        gone, request = delta.gone(sealed, here, missing), host.path("request.json")
+        gone = delta.gone(sealed, here, missing) + delta.gone_files(sealed, here)
+        request = host.path("request.json")
         if gone:
             write_file(request, delta.dump(here, gone))
         problem = delta.refusal(sealed.base.version, gone, request) if gone else None

@@ -34,15 +34,18 @@ DATED = ("created", "expires", "counter")
 def sealed() -> Sealed:
     """The bundle of this checkout, made now (in seconds when nothing has changed)."""
     given = os.environ.get("TRACKING_BUNDLE")
-    path = Path(given).resolve() if given else make_bundle()
+    return sealed_of(Path(given).resolve() if given else make_bundle())
+
+
+def sealed_of(path: Path) -> Sealed:
+    """The bundle in the file `path`."""
     return Sealed(path=path, fingerprint=fingerprint_of(path), cache=cache_folder())
 
 
-def make_bundle() -> Path:
+def make_bundle(out: Path = TOP / "dist" / "e2e", *options: str) -> Path:
     """Run the task that makes the bundle."""
-    out = TOP / "dist" / "e2e"
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(int(time.time()) // 86400 * 86400)}
-    command = [sys.executable, "-m", "invoke", "bundle", "--out", str(out)]
+    command = [sys.executable, "-m", "invoke", "bundle", "--out", str(out), *options]
     answer = run(command, timeout=3000, cwd=TOP, env=env)
     return Path(TOP, answer.strip().splitlines()[-1].split("  ", 1)[1])
 
