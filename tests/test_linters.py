@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bundle import sources
+
 TOP = Path(__file__).parents[1]
 PYTHON = [name for name in ("bundle", "tasks.py", "tests") if (TOP / name).exists()]
 
@@ -62,3 +64,9 @@ def test_shell_is_checked() -> None:
     scripts = shell_scripts()
     assert "scripts/test" in scripts
     lint(*tool("shellcheck"), "--external-sources", *scripts)
+
+
+def test_shell_that_is_written_into_the_sources_is_checked(tmp_path: Path) -> None:
+    script = tmp_path / "rebuild.sh"
+    script.write_text(sources.REBUILD)
+    lint(*tool("shellcheck"), str(script))

@@ -24,6 +24,7 @@ from bundle.manifest import PRODUCT, Member
 from bundle.model import Image
 from bundle.modules import escape
 from bundle.packing import PackedImage
+from bundle.recipes import file_digest
 from bundle.workflows import documents
 from bundle.workflows.connected import pack
 from tests import bundles
@@ -286,3 +287,25 @@ def test_debian_order_is_dpkgs() -> None:
             relation = {-1: "lt", 0: "eq", 1: "gt"}[order]
             done = subprocess.run(["dpkg", "--compare-versions", one, relation, other], check=False)
             assert done.returncode == 0, (one, relation, other)
+
+
+@pytest.mark.nightly  # compiles the object store from nothing
+@pytest.mark.skipif(not shutil.which("go"), reason="needs Go on the host")
+def test_companion_alone_gives_the_same_program_without_a_network(
+    tmp_path: Path,
+    engine: Engine,
+    built: tuple[Image, ...],
+    desk: documents.Desk,
+    inventory: Inventory,
+) -> None:
+    rows = go_version(engine, next(i for i in built if i.name == "minio"), tmp_path)
+    with tarfile.open(documents.write_sources(desk, inventory, tmp_path).path) as archive:
+        archive.extractall(tmp_path / "out", filter="data")
+    ask = {**os.environ, "GOTOOLCHAIN": rows[0][1]}
+    command = ["go", "env", "GOROOT"]  # fetches that release of Go where the host has another
+    root = subprocess.run(command, capture_output=True, text=True, check=True, env=ask).stdout
+    home = {"PATH": f"{root.strip()}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path)}
+    alone = ["unshare", "--net", "sh", str(next((tmp_path / "out").iterdir()) / "rebuild.sh")]
+    target = tmp_path / "again"
+    subprocess.run([*alone, str(target)], check=True, env={**home, "GOTOOLCHAIN": "local"})
+    assert file_digest(target) == file_digest(tmp_path / "minio")
