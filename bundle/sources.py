@@ -20,12 +20,12 @@ from bundle.recipes import content_key, file_digest, tree
 from bundle.run import Progress
 
 CHUNK = 4 << 20
-FORM = 1
+FORM = 2
 REBUILD = """#!/bin/sh
 # Build MinIO again from nothing but this folder: sh rebuild.sh [TARGET]. Needs the Go that go.mod names (toolchain).
 # The same release of Go for the same machine gives the same bytes as the program in the image.
 set -eu
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 target=${1:-$here/minio.built}
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
