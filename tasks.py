@@ -23,7 +23,10 @@ COMMON = {
     help={
         "config": "bundle.toml",
         "out": "folder for the bundle",
-        "sign-key": "PEM of the signing key",
+        "sign-key": "PEM of the signing key (a passphrase: in TRACKING_SIGN_PASSPHRASE_FILE, or asked for)",
+        "old-key": "PEM of the key that sites trust now: tells them that the signing key follows it",
+        "split": "cut the file in parts of this size, like 4000M (FAT32 takes less than 4 GiB)",
+        "parts": "request of the closed side: make only these parts again",
         "advisories": "offline vulnerability database: a zip or folder of OSV records",
         "base": "inventory of the closed side: make a delta, of layers and wheels that are not there",
         "sizes": "also write ….sizes.txt: what takes the room, by image and by package",
@@ -35,6 +38,9 @@ def bundle(
     config: str = "",
     out: str = "dist",
     sign_key: str = "",
+    old_key: str = "",
+    split: str = "",
+    parts: str = "",
     base: str = "",
     advisories: str = "",
     sizes: bool = False,
@@ -51,6 +57,9 @@ def bundle(
             base=base,
             advisories=advisories,
             sizes=sizes,
+            old_key=old_key,
+            split=split,
+            parts=parts,
         )
         print(connected.make_bundle(HERE, order))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import shlex
 import sys
 import time
@@ -25,6 +26,7 @@ def arrive(options: argparse.Namespace, manifest: dict[str, Any], load: Callable
     """
     accept = {"expired": options.accept_expired, "rollback": options.accept_rollback}
     warnings = check_age(manifest, options.root, time.time(), **accept)
+    warnings += check_key(options.root, options.fingerprint, options.old)
     for warning in warnings:
         tell(f"{say('warning', '경고')}: {warning}")
     count, version = len(manifest["members"]), manifest["version"]
@@ -44,7 +46,10 @@ def arrive(options: argparse.Namespace, manifest: dict[str, Any], load: Callable
         "counter": manifest["counter"],
     }
     unpack = load(options.bundle, manifest, "unpack").unpack
+    newest = manifest["counter"] >= last_installed(options.root)["counter"]
     home = unpack(options.bundle, manifest, options.root, record)
+    if newest and options.fingerprint:
+        record_keys(options.root, [options.fingerprint, *filter(None, [options.old])])
     tell(say(f"unpacked to {home}; next:", f"{home}에 풀었습니다. 다음 명령:"))
     current = shlex.quote(str(options.root / "current"))
     sys.stdout.write(f"cd {current} && . .venv/bin/activate && invoke install\n")
@@ -70,10 +75,7 @@ def check_age(
         )
         (warnings if expired else problems).append(text)
         options += [] if expired else ["--accept-expired"]
-    try:
-        last = json.loads((root / "releases" / "installed.json").read_bytes())
-    except (OSError, ValueError):
-        last = {"counter": 0, "version": ""}
+    last = last_installed(root)
     if manifest["counter"] < last["counter"]:
         text = say(
             f"the bundle {manifest['version']} is older than {last['version']}, which was installed last",
@@ -89,3 +91,46 @@ def check_age(
         )
         raise SealError(INTEGRITY, problems, hint)
     return warnings
+
+
+def last_installed(root: Path) -> dict[str, Any]:
+    """Counter and version of the bundle that was unpacked last under `root`."""
+    try:
+        last = json.loads((root / "releases" / "installed.json").read_bytes())
+        return {"counter": int(last["counter"]), "version": str(last["version"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"counter": 0, "version": ""}
+
+
+def trusted_keys(root: Path) -> list[str]:
+    """Fingerprints of the keys that the installation under `root` trusts; at most two, while a key is changed."""
+    try:
+        return [str(key) for key in json.loads(_record(root).read_bytes())["keys"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _record(root: Path) -> Path:
+    return root / "releases" / "trusted.json"
+
+
+def check_key(root: Path, fingerprint: str, old: str) -> list[str]:
+    """A warning when this host does not know the key, nor an older key that named it: only the operator did."""
+    known = trusted_keys(root)
+    if not known or fingerprint in known or old in known:
+        return []
+    text = say(
+        f"the key {fingerprint} is new to this host, and no key that it trusts named it; you did, with --fingerprint",
+        f"키 {fingerprint}는 이 호스트가 모르는 키이고 기존 키의 보증도 없습니다. --fingerprint로 직접 지정하셨습니다",
+    )
+    return [text]
+
+
+def record_keys(root: Path, keys: list[str]) -> None:
+    """Trust exactly `keys` from here on: the one that signed this bundle, and the one that it follows."""
+    staging = root / "releases" / ".trusted.json.new"
+    with open(staging, "w", encoding="utf-8") as file:
+        file.write(json.dumps({"keys": keys}, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(_record(root))

@@ -259,6 +259,25 @@ def config_folder() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "tracking-bundle"
 
 
+def sign_passphrase() -> bytes | None:
+    """The signing key's passphrase: first line of the file TRACKING_SIGN_PASSPHRASE_FILE, or TRACKING_SIGN_PASSPHRASE.
+
+    Raises ConfigError when that file cannot be read, or holds none.
+    """
+    place = os.environ.get("TRACKING_SIGN_PASSPHRASE_FILE")
+    if not place:
+        return os.environ.get("TRACKING_SIGN_PASSPHRASE", "").encode() or None
+    hint = "TRACKING_SIGN_PASSPHRASE_FILE names a file with the passphrase in its first line."
+    try:
+        line = Path(place).read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
+    except OSError as error:
+        message = f"reading the passphrase: {error.strerror}"
+        raise ConfigError(message, where=place, hint=hint) from error
+    if not line:
+        raise ConfigError("the passphrase is empty", where=place, hint=hint)
+    return line
+
+
 def source_date_epoch() -> int | None:
     """SOURCE_DATE_EPOCH of the environment, seconds.
 

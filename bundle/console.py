@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import signal
 import sys
@@ -105,6 +106,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def width(text: str) -> int:
     """Columns that `text` takes on a terminal."""
     return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def ask_secret(what: str) -> bytes | None:
+    """What the operator types without its being shown; nothing when nobody is there to type."""
+    return getpass.getpass(f"{what}: ").encode() if sys.stdin.isatty() else None
 
 
 def confirm(question: str, *, yes: bool, ask: Callable[[str], str] = input) -> None:

@@ -87,7 +87,10 @@ class Added:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything that was sealed; `wheels` names the tool's wheels for each version of Python."""
+    """Everything that was sealed.
+
+    `wheels` names the tool's wheels for each version of Python; `unpacked` is the most that those of one unpack to.
+    """
 
     version: str
     arch: str
@@ -98,6 +101,7 @@ class Manifest:
     checker_sha256: str
     images: tuple[SealedImage, ...]
     wheels: dict[str, tuple[str, ...]]
+    unpacked: int = 0
     base: Base | None = None
     needs: tuple[Need, ...] = ()
     extras: SealedExtras = field(default_factory=SealedExtras)
@@ -150,6 +154,7 @@ def _from_dict(data: dict[str, Any]) -> Manifest:
     plain = ("version", "arch", "created", "counter", "expires", "mtime", "checker_sha256")
     return Manifest(
         **{key: data[key] for key in plain},
+        unpacked=data["unpacked"],
         images=tuple(_image(image) for image in data["images"]),
         wheels={python: tuple(names) for python, names in data["wheels"].items()},
         base=Base(**data["base"]) if data.get("base") else None,

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from bundle import delta, unseal
-from bundle.errors import ConfigError, IntegrityError, PreconditionError
-from bundle.host import make_folder, write_file
+from bundle.cutting import Cutter, Form, check_form
+from bundle.errors import IntegrityError
+from bundle.host import write_file
+from bundle.keys import SealKey as SealKey
+from bundle.keys import load_key as load_key
+from bundle.keys import rotation
 from bundle.manifest import EXTRA, Added, Manifest, Member, Need, blob_path, dump
 from bundle.packing import PackedImage
 from bundle.run import Progress, run
-from bundle.trust import trust_sheet
+from bundle.trust import Part, trust_sheet
 
 SMALL = (
     "tasks.py",
@@ -39,66 +40,20 @@ SMALL = (
 LIFETIME = datetime.timedelta(days=730)
 CHUNK = 1 << 20
 NOTHING = Added()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SealKey:
-    """The key that signs bundles, and where it lies."""
-
-    path: Path
-    private: ec.EllipticCurvePrivateKey
-
-    @property
-    def pem(self) -> bytes:
-        """The public key as it travels."""
-        form = serialization.PublicFormat.SubjectPublicKeyInfo
-        return self.private.public_key().public_bytes(serialization.Encoding.PEM, form)
-
-    @property
-    def fingerprint(self) -> str:
-        """The sha256 of the public key's DER form, in hex: what the trust sheet carries."""
-        form = serialization.PublicFormat.SubjectPublicKeyInfo
-        der = self.private.public_key().public_bytes(serialization.Encoding.DER, form)
-        return hashlib.sha256(der).hexdigest()
+ONE_FILE = Form()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """A finished bundle; `sizes` says what takes the room, in bytes."""
+    """A finished bundle; `path` is the file or the first part, `sizes` says what takes the room, in bytes."""
 
     path: Path
+    parts: tuple[Part, ...]
     trust: Path
     sha256: str
     size: int
     fingerprint: str
     sizes: Mapping[str, int]
-
-
-def load_key(path: Path, *, make: bool = False) -> SealKey:
-    """The signing key in `path`; with `make` an absent one is made, mode 0600.
-
-    Raises ConfigError when it is not an ECDSA P-256 key, PreconditionError when others may read it.
-    """
-    if make and not path.exists():
-        make_folder(path.parent, 0o700)
-        fresh = ec.generate_private_key(ec.SECP256R1())
-        form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        write_file(path, fresh.private_bytes(serialization.Encoding.PEM, form, plain), mode=0o600)
-    try:
-        if path.stat().st_mode & 0o077:
-            hint = f"chmod 600 {path}; if others could have read it, make a new key."
-            raise PreconditionError(f"the signing key {path} is open to others", hint=hint)
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        hint = "Give the key with --sign-key, or leave that out to have one made."
-        raise ConfigError(f"reading the signing key: {error}", hint=hint) from error
-    except (ValueError, TypeError) as error:
-        hint = "Give an ECDSA P-256 key in PEM form without a passphrase."
-        raise ConfigError(f"the signing key {path} cannot be read: {error}", hint=hint) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
-        hint = "openssl ecparam -name prime256v1 -genkey -noout makes one."
-        raise ConfigError(f"the signing key {path} is not an ECDSA P-256 key", hint=hint)
-    return SealKey(path=path, private=key)
 
 
 def commit_date(top: Path) -> int:
@@ -142,34 +97,34 @@ def write_bundle(
     key: SealKey,
     small: Mapping[str, bytes | Path] | None = None,
     inspect: Callable[[list[Source]], list[Source]] = list,
-    counter: int | None = None,
     expires: int | None = None,
     base: delta.Inventory | None = None,
     added: Added = NOTHING,
+    form: Form = ONE_FILE,
 ) -> Sealed:
-    """Write `out`/tracking-bundle-<version>-<arch>.tar and its trust sheet; the bundle is moved in place last.
+    """Write `out`/tracking-bundle-<version>-<arch>.tar and its trust sheet; it is moved in place last.
 
     Times are seconds since 1970; with `base` it is a delta; `added` is the site's own; `inspect` sees all that goes in.
-
-    Raises IntegrityError when a cached blob is not what it was.
+    Raises IntegrityError when a cached blob is not what it was, ConfigError when it cannot be written in that `form`.
     """
     sources, needs = _leave_out(_sources(top, small, wheels, images, key, added), images, base)
     manifest = Manifest(
         version=version,
         arch=arch,
         created=_iso(created),
-        counter=created if counter is None else counter,
+        counter=created,
         expires=_iso(created + int(LIFETIME.total_seconds()) if expires is None else expires),
         mtime=created,
         checker_sha256=sources[2].member.sha256,
         images=tuple(image.image for image in images),
         wheels={python: tuple(wheel.name for wheel in group) for python, group in wheels.items()},
+        unpacked=_unpacked(wheels),
         base=base.mark if base else None,
         needs=needs,
         extras=added.sealed,
-        members=tuple(source.member for source in sources),
+        members=tuple(s.member for s in sources),
     )
-    return _write(out, manifest, inspect(sources), key)
+    return _write(out, manifest, inspect(sources), key, form)
 
 
 def _sources(
@@ -183,6 +138,7 @@ def _sources(
     """Every member that the manifest lists, in the order of the file."""
     sources = [_source("bootstrap.sh", top / "scripts/bootstrap.sh", 0o755)]
     sources += [_source("key.pem", key.pem), _source("unseal.py", top / "bundle/unseal.py", 0o644)]
+    sources += [_source(path, data) for path, data in rotation(key).items()]
     small = small_files(top) if small is None else small
     sources += [_source(path, small[path]) for path in sorted(small)]
     carried = {f"wheels/{wheel.name}": wheel for group in wheels.values() for wheel in group}
@@ -190,6 +146,18 @@ def _sources(
     blobs = {digest: path for image in images for digest, path in image.blobs.items()}
     sources += [_blob(digest, blobs[digest]) for digest in sorted(blobs)]
     return sources + [_streamed(path, file) for path, file in sorted(added.members.items())]
+
+
+def _unpacked(wheels: Mapping[str, Sequence[Path]]) -> int:
+    """The most that the wheels of one Python unpack to."""
+    most = 0
+    for group in wheels.values():
+        size = 0
+        for wheel in group:
+            with zipfile.ZipFile(wheel) as file:
+                size += sum(info.file_size for info in file.infolist())
+        most = max(most, size)
+    return most
 
 
 def _leave_out(
@@ -249,46 +217,53 @@ def _blob(digest: str, path: Path) -> Source:
     return Source(member=member, content=path)
 
 
-def _write(out: Path, manifest: Manifest, sources: list[Source], key: SealKey) -> Sealed:
+def _write(
+    out: Path, manifest: Manifest, sources: list[Source], key: SealKey, form: Form
+) -> Sealed:
     out.mkdir(parents=True, exist_ok=True)
     raw = dump(manifest)
     unseal.parse_manifest(raw)  # never seal what the checker would refuse
-    signature = key.private.sign(raw, ec.ECDSA(hashes.SHA256()))
-    unlisted = zip(unseal.UNLISTED, (raw, signature), strict=True)
+    unlisted = zip(unseal.UNLISTED, (raw, key.sign(raw)), strict=True)
     ordered = [sources[0], *(_source(path, data, 0o644) for path, data in unlisted), *sources[1:]]
+    digest = hashlib.sha256(raw).hexdigest()
+    _check_form(form, ordered, digest)
     path = out / file_name(manifest)
-    partial = path.with_name(path.name + ".partial")
     progress = Progress(f"writing {path.name}", sum(source.member.size for source in ordered))
-    whole, offset = hashlib.sha256(), 0
+    cutter = Cutter(path, form)
     try:
-        with open(partial, "wb") as file:
-            for chunk in _chunks(ordered, manifest.mtime):
-                file.write(chunk)
-                whole.update(chunk)
-                offset += len(chunk)
-                progress.add(len(chunk))
-            end = bytes(unseal.file_end(offset) - offset)
-            whole.update(end)
-            file.write(end)
-            file.flush()
-            os.fsync(file.fileno())
-        sheet = path.with_suffix(".trust.txt")
-        text = trust_sheet(
-            path.name, whole.hexdigest(), ordered[0].member.sha256, key.fingerprint, manifest
-        )
-        write_file(sheet, text.encode())
-        partial.replace(path)
+        for chunk in _chunks(ordered, manifest.mtime):
+            cutter.write(chunk)
+            progress.add(len(chunk))
+        cutter.write(bytes(unseal.file_end(cutter.size) - cutter.size))
+        parts = cutter.finish()
+        old = key.follows.fingerprint if key.follows else ""
+        bootstrap, cut = ordered[0].member.sha256, parts if form.split else ()
+        whole = cutter.whole.hexdigest()
+        text = trust_sheet(path.name, whole, bootstrap, key.fingerprint, old, manifest, cut)
+        write_file(path.with_suffix(".trust.txt"), text.encode())
+        first = cutter.publish(digest)
     finally:
         progress.close()
-        partial.unlink(missing_ok=True)
+        cutter.discard()
     return Sealed(
-        path=path,
-        trust=sheet,
-        sha256=whole.hexdigest(),
-        size=path.stat().st_size,
+        path=first,
+        parts=parts,
+        trust=path.with_suffix(".trust.txt"),
+        sha256=whole,
+        size=cutter.size,
         fingerprint=key.fingerprint,
         sizes=size_table(manifest),
     )
+
+
+def _check_form(form: Form, ordered: list[Source], manifest: str) -> None:
+    """What bootstrap.sh reads with tar must lie in the first part."""
+    ends, offset = dict[str, int](), 0
+    for source in ordered:
+        offset += unseal.BLOCK + unseal.padded(source.member.size)
+        ends[source.member.path] = offset
+    head = ends.get("rotation.pem", ends["unseal.py"])
+    check_form(form, total=unseal.file_end(offset), head=head, manifest=manifest)
 
 
 def _chunks(sources: Iterable[Source], mtime: int) -> Iterator[bytes]:

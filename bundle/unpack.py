@@ -21,6 +21,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def unpack(path: Path, manifest: dict[str, Any], root: Path, record: dict[str, A
             shutil.rmtree(stale, ignore_errors=True)
         there = _is_there(home, manifest, record)
         if not there:
-            _check_room(manifest, wheels, root)
+            _check_room(manifest, root)
         _keep_wheels(path, manifest, root / "wheels")
         if not there:
             staging = releases / f"{manifest['version']}.staging-{os.getpid()}"
@@ -184,18 +185,18 @@ def _fill(
             staging
             / f".venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
         )
+    room = manifest["unpacked"]
     for part in chosen:
-        _unzip(_kept(home.parents[1], part) or b"", site)
+        room = _unzip(part["path"], _kept(home.parents[1], part) or b"", site, room)
     for script in (staging / ".venv" / "bin").glob("[Aa]ctivate*"):
         script.write_text(script.read_text("utf-8").replace(str(staging), str(home)), "utf-8")
     _write_commands(site, staging / ".venv" / "bin", home / ".venv" / "bin" / "python")
 
 
-def _check_room(manifest: dict[str, Any], wheels: list[str], root: Path) -> None:
+def _check_room(manifest: dict[str, Any], root: Path) -> None:
     small = sum(m["size"] for m in manifest["members"] if m["path"].startswith("small/"))
     kept = sum(m["size"] for m in manifest["members"] if m["path"].startswith("wheels/"))
-    here = sum(m["size"] for m in _wheels(manifest) if m["path"][7:] in wheels)
-    need, free = small + kept + 5 * here, shutil.disk_usage(root).free
+    need, free = small + kept + manifest["unpacked"], shutil.disk_usage(root).free
     if need > free or need > MAX_SMALL:
         problem = say(
             f"{root} has {free / 1e6:.0f} MB free, {need / 1e6:.0f} MB are needed",
@@ -298,18 +299,35 @@ def _member(file: Reader, member: dict[str, Any], places: dict[str, tuple[int, i
     return data
 
 
-def _unzip(data: bytes, site: Path) -> None:
-    with zipfile.ZipFile(io.BytesIO(data)) as wheel:
-        for info in wheel.infolist():
-            folder, _, rest = info.filename.partition("/")
-            if folder.endswith(".data"):  # only <name>.data/purelib and platlib hold modules
-                kind, _, name = rest.partition("/")
-                if kind not in ("purelib", "platlib"):
-                    continue
-            else:
-                name = info.filename
-            if not info.is_dir() and ".." not in name.split("/") and not name.startswith("/"):
-                _write(site / name, wheel.read(info), 0o644)
+def _unzip(path: str, data: bytes, site: Path, room: int) -> int:
+    """Unpack a wheel; what is left of the `room` in bytes that was sealed for all of them."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as wheel:
+            room -= sum(
+                info.file_size for info in wheel.infolist()
+            )  # a zip gives no more than that
+            if room >= 0:
+                _unzip_into(site, wheel)
+                return room
+        why = say("unpacks to more than was sealed", "봉인된 한도보다 크게 풀림")
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
+        why = say(f"is no sound wheel ({error})", f"온전한 휠이 아님 ({error})")
+    raise damaged(f"{path}: {why}")
+
+
+def _unzip_into(site: Path, wheel: zipfile.ZipFile) -> None:
+    for info in wheel.infolist():
+        folder, _, rest = info.filename.partition("/")
+        if folder.endswith(".data"):  # only <name>.data/purelib and platlib hold modules
+            kind, _, name = rest.partition("/")
+            if kind not in ("purelib", "platlib"):
+                continue
+        else:
+            name = info.filename
+        if not info.is_dir() and ".." not in name.split("/") and not name.startswith("/"):
+            _write(site / name, b"", 0o644)
+            with wheel.open(info) as packed, open(site / name, "wb") as file:
+                shutil.copyfileobj(packed, file)  # little by little
 
 
 def _write_commands(site: Path, folder: Path, python: Path) -> None:

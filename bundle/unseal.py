@@ -10,6 +10,7 @@ Only then are the next steps, arrive.py and unpack.py, taken out of the bundle a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import errno
 import hashlib
@@ -28,6 +29,7 @@ from typing import Any, BinaryIO
 
 BLOCK, RECORD, CHUNK = 512, 10240, 1 << 20
 MAX_MANIFEST, MAX_SIGNATURE, MAX_MEMBERS, MAX_SHOWN = 16 << 20, 4096, 100_000, 40
+MAX_RATIO = 100  # unpacked to packed; ours are near 4
 UNLISTED = ("MANIFEST.json", "MANIFEST.sig")
 ZEROS = bytes(BLOCK)
 HEX = re.compile(r"[0-9a-f]{64}")
@@ -213,6 +215,7 @@ def _check_form(manifest: Any) -> None:
         raise ValueError("bootstrap.sh must be first")
     if not all(f"wheels/{name}" in seen for names in manifest["wheels"].values() for name in names):
         raise ValueError("wheels")
+    _check_unpacked(manifest)
 
 
 def _check_member(member: dict[str, Any], seen: set[str]) -> None:
@@ -227,6 +230,19 @@ def _check_member(member: dict[str, Any], seen: set[str]) -> None:
     if type(size) is not int or size < 0 or not HEX.fullmatch(member["sha256"]):
         raise ValueError(f"size or sha256 of {path}")
     seen.add(path)
+
+
+def _check_unpacked(manifest: Any) -> None:
+    """What is said to come out of wheels and layers must be in a sound relation to what goes in."""
+    parts = [*manifest["members"], *manifest.get("needs", [])]
+    sizes = {part["path"]: part["size"] for part in parts}
+    wheels = sum(size for path, size in sizes.items() if path.startswith("wheels/"))
+    if type(manifest["unpacked"]) is not int or manifest["unpacked"] > MAX_RATIO * wheels:
+        raise ValueError("unpacked")
+    for image in manifest["images"]:
+        packed = sum(sizes["blobs/" + layer.replace(":", "/")] for layer in image["layers"])
+        if type(image["size"]) is not int or image["size"] > MAX_RATIO * packed:
+            raise ValueError(f"size of the image {image['name']}")
 
 
 def _check_delta(manifest: Any, seen: set[str]) -> None:
@@ -292,22 +308,27 @@ def _places(manifest: dict[str, Any], raw: int, signature: int) -> Iterator[tupl
         offset += BLOCK + padded(size)
 
 
+def signed_manifest(path: Path, digest: str) -> dict[str, Any]:
+    """The manifest of the bundle `path`, when its sha256 is `digest`.
+
+    Raises SealError.
+    """
+    raw = manifest_bytes(path)
+    if hashlib.sha256(raw).hexdigest() == digest:
+        return parse_manifest(raw)
+    english, korean = "is not the one that was signed", "이 서명된 것과 다릅니다"
+    raise damaged(say(f"MANIFEST.json {english}", f"MANIFEST.json{korean}"))
+
+
 def check(path: Path, digest: str, tick: Tick = lambda _: None) -> dict[str, Any]:
     """Compare every byte of the bundle `path` with its manifest, whose sha256 must be `digest`; return the manifest.
 
     Raises SealError, with every missing, changed and extra member named.
     """
-    raw = manifest_bytes(path)
-    if hashlib.sha256(raw).hexdigest() != digest:
-        raise damaged(
-            say(
-                "MANIFEST.json is not the one that was signed",
-                "MANIFEST.json이 서명된 것과 다릅니다",
-            )
-        )
-    manifest = parse_manifest(raw)
+    manifest = signed_manifest(path, digest)
     with Reader(path) as file:
-        found = _find_problems(file, manifest, len(raw), _head(file)[1], tick)
+        raw, signature, _ = _head(file)
+        found = _find_problems(file, manifest, len(raw), signature, tick)
         problems = list(itertools.islice(found, MAX_MEMBERS))
     if problems:
         refusal = damaged(problems[0])
@@ -417,23 +438,25 @@ def _sha256(reader: Reader, offset: int, size: int, tick: Tick) -> str | None:
     return None if size else digest.hexdigest()
 
 
-class _Progress:
-    """Megabytes read, on standard error: a moving line on a terminal, else one every ten seconds."""
+class Progress:
+    """Megabytes done, on standard error: a moving line on a terminal, else one every ten seconds."""
 
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.live = total, 0, sys.stderr.isatty()
+    def __init__(self, total: int, did: str) -> None:
+        self.total, self.did, self.done, self.live = total, did, 0, sys.stderr.isatty()
         self.start = self.shown = time.monotonic()
 
     def __call__(self, count: int) -> None:
+        """Count what was done."""
         self.done += count
         if time.monotonic() - self.shown > (0.2 if self.live else 10):
             self.shown = time.monotonic()
             self.show("\r" if self.live else "\n")
 
     def show(self, end: str) -> None:
+        """Show where it stands."""
         rate = self.done / 1e6 / max(time.monotonic() - self.start, 1e-3)
-        did, total = say("checked", "검사함"), self.total / 1e6
-        tell(f"  {did} {self.done / 1e6:,.0f} / {total:,.0f} MB, {rate:,.0f} MB/s", end)
+        total = self.total / 1e6
+        tell(f"  {self.did} {self.done / 1e6:,.0f} / {total:,.0f} MB, {rate:,.0f} MB/s", end)
 
 
 def tell(text: str, end: str = "\n") -> None:
@@ -452,6 +475,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--fingerprint", default="", help="of the key that signed it, to be recorded"
     )
     parser.add_argument("--root", type=Path, default=Path("/var/lib/tracking-bundle"))
+    parser.add_argument("--old", default="", help="the older key that named this one")
+    parser.add_argument("--copy", default="", metavar="DIR", help="copy it there and check that")
+    parser.add_argument("--request", default="", metavar="FILE", help="for the damaged parts")
     parser.add_argument("--check", action="store_true", help="only check, write nothing")
     parser.add_argument("--accept-expired", action="store_true")
     parser.add_argument("--accept-rollback", action="store_true")
@@ -470,8 +496,19 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _work(options: argparse.Namespace) -> None:
-    progress = _Progress(options.bundle.stat().st_size if options.bundle.exists() else 0)
-    manifest = check(options.bundle, options.manifest, progress)
+    manifest = signed_manifest(options.bundle, options.manifest)
+    if options.copy:
+        load(options.bundle, manifest, "parts").copy(options)
+        return
+    with Reader(options.bundle) as file:
+        progress = Progress(file.size, say("checked", "검사함"))
+    try:
+        check(options.bundle, options.manifest, progress)
+    except SealError as error:
+        if options.bundle.name.endswith(".001"):
+            with contextlib.suppress(SealError):  # that module may be damaged too
+                load(options.bundle, manifest, "parts").explain(error, options, manifest)
+        raise
     progress.show("\n")
     load(options.bundle, manifest, "arrive").arrive(options, manifest, load)
 
@@ -483,10 +520,10 @@ def load(bundle: Path, manifest: dict[str, Any], module: str) -> Any:
     """
     name = f"small/bundle/{module}.py"
     sealed = {member["path"]: member["sha256"] for member in manifest["members"]}
-    offset, size = members(bundle)[name]
+    offset, size = members(bundle).get(name, (0, 0))
     with Reader(bundle) as file:
         source = file.read(size, offset)
-    if hashlib.sha256(source).hexdigest() != sealed[name]:
+    if hashlib.sha256(source).hexdigest() != sealed.get(name):
         raise damaged(f"{name}: {say('changed since it was checked', '검사한 뒤에 변경됨')}")
     loaded = ModuleType(f"bundle.{module}")
     sys.modules |= {"bundle": ModuleType("bundle"), "bundle.unseal": sys.modules[__name__]}

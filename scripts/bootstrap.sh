@@ -3,7 +3,10 @@
 # Nothing out of the bundle is run before the signature over its manifest and the digest of the checker are right.
 set -eu
 
-usage='usage: sh bootstrap.sh FILE --fingerprint HEX [--root DIR] [--check] [--accept-expired] [--accept-rollback]'
+usage='usage: sh bootstrap.sh FILE --fingerprint HEX [--root DIR] [--check] [--accept-expired] [--accept-rollback]
+       sh bootstrap.sh FILE --fingerprint HEX --copy DIR      copy the file or its parts, or finish a broken copy
+       sh bootstrap.sh FILE --fingerprint HEX --request FILE  also write down which parts must be brought again
+FILE: the bundle, or its first part (.001). Without --fingerprint: a key that an installation in --root DIR trusts.'
 
 # say ENGLISH KOREAN: in the operator's language
 say() {
@@ -18,16 +21,20 @@ fail() {
 
 bad_usage() { fail 2 "$1" "$usage"; }
 
-file='' fingerprint='' root=/var/lib/tracking-bundle options=''
+file='' fingerprint='' given='' root=/var/lib/tracking-bundle copy='' request='' options=''
 while [ $# -gt 0 ]; do
     case $1 in
-    --fingerprint | --root)
+    --fingerprint | --root | --copy | --request)
         [ $# -ge 2 ] || bad_usage "$(say "$1 needs a value" "$1 값이 없습니다")"
-        if [ "$1" = --root ]; then root=$2; else fingerprint=$2; fi
-        shift
+        option=$1=$2
+        shift 2
+        set -- "$option" "$@"
+        continue
         ;;
-    --fingerprint=*) fingerprint=${1#*=} ;;
+    --fingerprint=*) fingerprint=${1#*=} given=1 ;;
     --root=*) root=${1#*=} ;;
+    --copy=?*) copy=${1#*=} ;;
+    --request=?*) request=${1#*=} ;;
     --check | --accept-expired | --accept-rollback) options="$options $1" ;;
     -h | --help) printf '%s\n' "$usage" && exit 0 ;;
     -*) bad_usage "$(say "unknown option $1" "알 수 없는 옵션 $1")" ;;
@@ -39,15 +46,24 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -n "$file" ] || bad_usage "$(say 'no bundle file given' '번들 파일을 지정하지 않았습니다')"
+case $file in *.00[2-9] | *.0[1-9][0-9] | *.[1-9][0-9][0-9])
+    bad_usage "$(say "name the first part, ${file%.*}.001" "첫 파트의 이름을 지정하세요: ${file%.*}.001")"
+    ;;
+esac
 [ -f "$file" ] && [ -r "$file" ] || bad_usage "$(say "cannot read the file $file" "$file 파일을 읽을 수 없습니다")"
 [ -n "$root" ] || bad_usage "$(say '--root is empty' '--root 값이 비었습니다')"
 case $file in /*) ;; *) file=$PWD/$file ;; esac # tar takes a name with a colon for another host's, unless it begins with /
 fingerprint=$(printf '%s' "$fingerprint" | tr -d ': \t\r\n' | tr 'A-F' 'a-f')
 case $fingerprint in *[!0-9a-f]*) fingerprint='' ;; esac
-[ ${#fingerprint} -eq 64 ] ||
+accepted=''
+[ ${#fingerprint} -ne 64 ] || accepted=$fingerprint
+if [ -z "$given" ] && [ -r "$root/releases/trusted.json" ]; then # what the operator named at an earlier bootstrap
+    accepted=$(sed -n 's/^ *"\([0-9a-f]\{64\}\)",*$/\1/p' "$root/releases/trusted.json" | tr '\n' ' ')
+fi
+[ -n "$accepted" ] ||
     bad_usage "$(say '--fingerprint must be the 64 hex digits of the trust sheet' '--fingerprint에는 확인서의 16진수 64자리를 적으세요')"
 
-for tool in openssl tar mktemp head sed; do
+for tool in openssl tar mktemp head sed grep; do
     command -v "$tool" >/dev/null 2>&1 ||
         fail 3 "$(say "$tool not found, needed to check the bundle" "번들 검사에 필요한 $tool 명령이 없습니다")" \
             "$(say "Install $tool, then run this again." "$tool 설치 후 다시 실행하세요.")"
@@ -78,22 +94,43 @@ member() {
 }
 sha256() { openssl dgst -sha256 -r <"$1" | cut -d ' ' -f 1; }
 again="$(say 'Do not use this file. Compare it with the trust sheet, then copy it again from its source.' '이 파일을 쓰지 마세요. 확인서와 비교한 뒤 원본에서 다시 복사하세요.')"
+where=''
+case $file in *.001) where="${file##*/}: " ;; esac # what is read here lies in the first part
 
 member MANIFEST.json 16777216
 member MANIFEST.sig 4096
 member key.pem 4096
 member unseal.py 1048576
 openssl pkey -pubin -in "$work/key.pem" -outform DER -out "$work/key.der" 2>/dev/null ||
-    fail 5 "$(say 'the bundle holds no public key' '번들에 공개 키가 없습니다')" "$again"
+    fail 5 "$where$(say 'the bundle holds no public key' '번들에 공개 키가 없습니다')" "$again"
 found=$(sha256 "$work/key.der")
-[ "$found" = "$fingerprint" ] ||
-    fail 5 "$(say "the bundle was signed by another key, $found" "번들이 다른 키로 서명되었습니다: $found")" "$again"
+old=''
+if grep -q '"path": "rotation.txt"' "$work/MANIFEST.json"; then # an older key says that this one follows it
+    member rotation.txt 4096
+    member rotation.sig 4096
+    member rotation.pem 4096
+    if openssl pkey -pubin -in "$work/rotation.pem" -outform DER -out "$work/old.der" 2>/dev/null &&
+        openssl dgst -sha256 -verify "$work/old.der" -keyform DER -signature "$work/rotation.sig" "$work/rotation.txt" >/dev/null 2>&1; then
+        old=$(sha256 "$work/old.der")
+    fi
+    [ "$(cat "$work/rotation.txt")" = "tracking-bundle: the signing key $old is followed by $found" ] ||
+        fail 5 "$(say 'rotation.txt: the older key did not say that' 'rotation.txt: 이전 키가 서명한 내용이 아닙니다')" "$again"
+fi
+case " $accepted " in
+*" $found "*) ;;
+*" ${old:-none} "*) printf '%s\n' "$(say "the key $old, which you trust, is followed by $found" "신뢰하는 키 $old 다음의 새 키: $found")" >&2 ;;
+*)
+    fail 5 "$(say "the bundle was signed by another key, $found" "번들이 다른 키로 서명되었습니다: $found")" \
+        "$(say 'Do not use this file, unless a trust sheet that came on another way names that key: give it with --fingerprint.' \
+            '다른 경로로 받은 확인서에 그 키가 적혀 있을 때만 --fingerprint로 지정하고, 아니면 이 파일을 쓰지 마세요.')"
+    ;;
+esac
 openssl dgst -sha256 -verify "$work/key.der" -keyform DER -signature "$work/MANIFEST.sig" "$work/MANIFEST.json" >/dev/null 2>&1 ||
-    fail 5 "$(say 'MANIFEST.json: its signature is wrong' 'MANIFEST.json의 서명이 맞지 않습니다')" "$again"
+    fail 5 "$where$(say 'MANIFEST.json: its signature is wrong' 'MANIFEST.json의 서명이 맞지 않습니다')" "$again"
 sealed=$(sed -n 's/^"checker_sha256": "\([0-9a-f]\{64\}\)",*$/\1/p' "$work/MANIFEST.json")
 [ "$(sha256 "$work/unseal.py")" = "$sealed" ] ||
-    fail 5 "$(say 'unseal.py: not the checker that was sealed' 'unseal.py가 봉인된 검사기와 다릅니다')" "$again"
+    fail 5 "$where$(say 'unseal.py: not the checker that was sealed' 'unseal.py가 봉인된 검사기와 다릅니다')" "$again"
 
 # shellcheck disable=SC2086 # the options are words of our own
 "$python" -I -X utf8 "$work/unseal.py" "$file" --manifest "$(sha256 "$work/MANIFEST.json")" \
-    --fingerprint "$fingerprint" --root "$root" $options
+    --fingerprint "$found" --old "$old" --copy "$copy" --request "$request" --root "$root" $options

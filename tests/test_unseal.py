@@ -291,7 +291,9 @@ def test_small_part_is_unpacked_with_fixed_modes(
     assert (record["sha256_manifest"], record["fingerprint"]) == (made.digest, made.fingerprint)
     assert (home / "MANIFEST.json").read_bytes() == unseal.manifest_bytes(made.path)
     assert not [
-        path for path in (root / "releases").iterdir() if path.name not in ("1.0", "installed.json")
+        path
+        for path in (root / "releases").iterdir()
+        if path.name not in ("1.0", "installed.json", "trusted.json")
     ]
 
 
@@ -338,7 +340,11 @@ def test_what_a_killed_run_left_is_cleared(tmp_path: Path, made: bundles.Made) -
     (releases / "1.0.old-1").mkdir()
     (releases / "1.0").mkdir()
     assert run(made, tmp_path / "root") == 0
-    assert sorted(path.name for path in releases.iterdir()) == ["1.0", "installed.json"]
+    assert sorted(path.name for path in releases.iterdir()) == [
+        "1.0",
+        "installed.json",
+        "trusted.json",
+    ]
 
 
 def test_failure_in_the_middle_leaves_no_half_release(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import (
     __version__,
     carry,
     config,
+    cutting,
     delta,
     extras,
     images,
+    keys,
     lock,
     packing,
     recipes,
@@ -23,7 +25,7 @@ from bundle import (
 )
 from bundle import advisories as known_vulnerabilities
 from bundle.checks.stage import EXPERIMENT
-from bundle.console import table
+from bundle.console import ask_secret, table
 from bundle.engine import Engine
 from bundle.errors import ConfigError
 from bundle.manifest import PRODUCT
@@ -37,7 +39,7 @@ from bundle.workflows import documents
 SIGN_KEY = "sign.key"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Order:
     """What was asked of `invoke bundle`, by its options."""
 
@@ -47,6 +49,9 @@ class Order:
     base: str = ""
     advisories: str = ""
     sizes: bool = False
+    old_key: str = ""
+    split: str = ""
+    parts: str = ""
 
 
 def make_bundle(here: Path, order: Order) -> str:
@@ -54,7 +59,7 @@ def make_bundle(here: Path, order: Order) -> str:
     start = time.monotonic()
     conf = config.read_bundle(Path(order.settings) if order.settings else None)
     known_vulnerabilities.check(order.advisories)
-    key = signing_key(order.sign_key)
+    key, form = signing_key(order.sign_key, order.old_key), file_form(order.split, order.parts)
     engine = Engine()
     arch = engine.api.version()["Arch"]
     inventory = read_inventory(Path(order.base), arch) if order.base else None
@@ -80,6 +85,7 @@ def make_bundle(here: Path, order: Order) -> str:
             images=packed,
             wheels=wheels,
             key=key,
+            form=form,
             base=inventory,
             added=added,
             small={**seal.small_files(here), **papers.files},
@@ -90,10 +96,36 @@ def make_bundle(here: Path, order: Order) -> str:
     return f"{sealed.sha256}  {sealed.path}"
 
 
-def signing_key(given: str) -> seal.SealKey:
-    """The key in the file `given`; without one this host's own, made on first use."""
+def signing_key(given: str, old: str) -> seal.SealKey:
+    """The key in the file `given`, which follows the one in `old`; without one this host's own, made on first use."""
     path = Path(given) if given else config.config_folder() / SIGN_KEY
-    return seal.load_key(path, make=not given)
+    key = keys.load_key(path, make=not given, ask=passphrase)
+    follows = keys.load_key(Path(old), ask=passphrase) if old else None
+    return dataclasses.replace(key, follows=follows)
+
+
+def passphrase(key: Path) -> bytes | None:
+    """The passphrase of the file `key`, from where the operator left it; of a key that is there it is asked for."""
+    what = say(f"passphrase of {key}", f"{key}의 암호")
+    return config.sign_passphrase() or (ask_secret(what) if key.exists() else None)
+
+
+def file_form(split: str, parts: str) -> cutting.Form:
+    """The form of the file that the options ask for.
+
+    Raises ConfigError.
+    """
+    if split and parts:
+        message = say(
+            "--split and --parts exclude one another", "--split와 --parts는 함께 쓸 수 없습니다"
+        )
+        hint = say(
+            "The request for parts names their size.", "파트 요청 파일에 크기가 들어 있습니다."
+        )
+        raise ConfigError(message, hint=hint)
+    if parts:
+        return cutting.read_request(Path(parts))
+    return cutting.Form(split=cutting.parse_size(split) if split else 0)
 
 
 def pack(
@@ -141,7 +173,7 @@ def report(sealed: seal.Sealed, seconds: float, companion: Companion, more: Path
     """The closing tables: what takes the room; then the files, and which way each goes."""
     parts = [(name, _mb(size)) for name, size in sealed.sizes.items()]
     files = [
-        (sealed.path.name, _mb(sealed.size), f"{seconds:.1f} s", sealed.sha256),
+        *((part.name, _mb(part.size), f"{seconds:.1f} s", part.sha256) for part in sealed.parts),
         (companion.path.name, _mb(companion.size), "", companion.sha256),
     ]
     others = filter(None, (sealed.trust, more))
@@ -180,7 +212,7 @@ def newest_bundle(folder: Path) -> Path:
     """
     files = [
         path
-        for path in folder.glob("tracking-bundle-*.tar")
+        for path in (*folder.glob("tracking-bundle-*.tar"), *folder.glob("tracking-bundle-*.001"))
         if "-delta-" not in path.name and not path.stem.endswith("-sources")
     ]
     found = sorted(files, key=lambda path: path.stat().st_mtime)

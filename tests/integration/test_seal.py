@@ -326,6 +326,7 @@ def test_killed_bootstrap_is_finished_by_the_next(
         assert sorted(path.name for path in (root / "releases").iterdir()) == [
             "1.0",
             "installed.json",
+            "trusted.json",
         ]
 
 
