@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from bundle import extras, manifest, seal, unseal
+from bundle import extras, fragment, manifest, seal, unseal
 from bundle.config import parse_bundle
 from bundle.engine import Engine
 from bundle.errors import BundleError, ConfigError, IntegrityError
+from bundle.fragment.values import READERS
 from bundle.manifest import EXTRAS_COMPOSE, Added
 from tests import bundles
 
@@ -221,3 +223,20 @@ def test_manifest_with_odd_extras_is_refused(tmp_path: Path) -> None:
         manifest.parse(raw)
     with pytest.raises(ConfigError):
         parse_bundle("extras.compose = 1")
+
+
+def test_documented_example_keeps_the_rules() -> None:
+    page = (bundles.TOP / "docs" / "extras.md").read_text("utf-8")
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", page, flags=re.DOTALL))
+    config = parse_bundle(blocks["toml"].replace("…", "0" * 64))
+    names = [
+        [entry.label for entry in group] for group in (config.extras_images, config.extras_files)
+    ]
+    assert names == [["judge", "guard"], ["models", "rules"]]
+    (judge,) = fragment.parse(
+        blocks["yaml"].encode(), "compose.yaml", images=names[0], files=names[1]
+    )
+    assert judge.client
+    compile(blocks["python"], "judge.py", "exec")
+    for key in (*READERS, "image", "volumes"):
+        assert f"`{key}" in page or key == "x-tracking", key

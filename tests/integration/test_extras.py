@@ -1,0 +1,101 @@
+"""A site's own images, with a real engine: by name, pulled by digest, through the bundle and into the engine again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from bundle import door, extras, intake, packing, store
+from bundle.config import parse_bundle
+from bundle.engine import Engine
+from bundle.errors import BundleError, ConfigError, PreconditionError
+from bundle.manifest import Added
+from bundle.model import Image
+from tests import bundles
+
+NAME = f"t{os.getpid()}"
+SOURCE = f"tracking-extra-test/{NAME}:1"
+FOREIGN = f"tracking-extra-test/{NAME}-foreign:1"
+OURS = f"tracking-extra/{NAME}:1.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """An engine with two images of the site, one for another machine, and a folder."""
+
+    engine: Engine
+    folder: Path
+
+    def gather(self, text: str) -> tuple[tuple[Image, ...], Added]:
+        """What the bundle.toml `text` adds."""
+        arch = bundles.unseal_arch()
+        return extras.gather(parse_bundle(text), self.folder, self.engine, arch=arch, version="1.0")
+
+    def forget(self, *names: str) -> None:
+        """Take images out of the engine."""
+        for name in names:
+            with contextlib.suppress(BundleError):
+                store.untag(self.engine, name)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder, engine = tmp_path_factory.mktemp("site"), Engine()
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY x /x\nUSER 12000\n")
+    (folder / "x").write_bytes(os.urandom(3_000_000))
+    build = ["build", "--quiet", "--network", "none"]
+    engine.client([*build, "--tag", SOURCE, str(folder)], timeout=120)
+    engine.client([*build, "--platform", "linux/s390x", "--tag", FOREIGN, str(folder)], timeout=120)
+    made = Site(engine=engine, folder=folder)
+    yield made
+    made.forget(*(name for name in store.references(engine) if NAME in name))
+
+
+def test_image_crosses_and_a_digest_pulls_it(site: Site, tmp_path: Path) -> None:
+    """Out of the engine, through a bundle's own door (with a slash in its name), and out of there by its digest."""
+    images, added = site.gather(f'extras.images = ["{NAME}={SOURCE}"]')
+    assert [(image.name, image.reference) for image in images] == [(f"extra/{NAME}", OURS)]
+    assert added.sealed.images == (NAME,)
+    packed = packing.export_blobs(images, site.engine, tmp_path / "cache", 3)
+    made = bundles.make(tmp_path / "made", added=added, extra_images=packed)
+    image = packed[0].image
+    only = replace(made.manifest, images=(image,))
+    site.forget(OURS, SOURCE)
+    assert [row.how for row in intake.import_images(made.path, only, site.engine)] == ["pulled"]
+    assert intake.is_right(site.engine, image)
+    assert [row.how for row in intake.import_images(made.path, only, site.engine)] == ["present"]
+    site.forget(OURS)
+    with door.serve(made.path, made.manifest) as shelf:
+        pinned = f"{shelf.address}/tracking-bundle/extra/{NAME}@{image.manifest}"
+        again, _ = site.gather(f'extras.images = ["{NAME}={pinned}"]')
+        other = pinned.replace(image.manifest, "sha256:" + "0" * 64)
+        with pytest.raises(PreconditionError, match="the engine has no image"):
+            site.gather(f'extras.images = ["other={other}"]')
+    assert again[0].layers == image.diff_ids
+    site.forget(pinned)
+
+
+def test_all_images_that_are_missing_are_told_at_once(site: Site) -> None:
+    gone = f"tracking-extra-test/{NAME}-gone:1"
+    text = f'images = ["a={gone}", "b={FOREIGN}"]'
+    with pytest.raises(PreconditionError) as caught:
+        site.gather(f"[extras]\n{text}")
+    first, second = (str(problem) for problem in caught.value.problems)
+    assert f"extras.images: a: the engine has no image {gone}" in first
+    assert "is for linux/s390x, the bundle for linux/" in second
+    with pytest.raises(ConfigError) as wrong:
+        site.gather(f'[extras]\n{text}\nfiles = ["nowhere"]')
+    assert len(wrong.value.problems) == 3
+
+
+def test_rendered_services_are_sound_for_compose(site: Site) -> None:
+    """The whole project of a site with extras, read by the client that will start it."""
+    file = Path(__file__).parents[1] / "golden/extras/rendered/compose.yaml"
+    told = site.engine.compose("tracking-test", file, ["config", "--format", "json"], timeout=60)
+    assert '"extra-evaluator"' in told
+    assert '"--cost=$$5"' in told  # compose writes the dollar as it must be written
