@@ -18,6 +18,7 @@ from bundle.components import SUITES, Component, Inventory
 from bundle.errors import ConfigError
 from bundle.sbom import moment
 from bundle.versions import COMPARE, sort_key
+from bundle.words import say
 
 ECOSYSTEMS = {"deb": "Debian", "pypi": "PyPI", "golang": "Go"}
 SEVERITIES = ("CRITICAL", "HIGH", "MODERATE", "MEDIUM", "LOW", "UNKNOWN")
@@ -67,6 +68,17 @@ class _Reading:
     findings: list[Finding] = field(default_factory=list)
 
 
+def _not_a_record(error: Exception) -> str:
+    return say(f"not an OSV record: {error}", f"OSV 기록이 아닙니다: {error}")
+
+
+def _hint() -> str:
+    return say(
+        "Give a zip or a folder of OSV JSON records, as osv.dev exports them for PyPI, Debian and Go.",
+        "osv.dev가 PyPI, Debian, Go용으로 내보내는 OSV JSON 기록의 zip 파일이나 폴더를 지정하십시오.",
+    )
+
+
 def check(database: str) -> None:
     """Look whether the file or folder `database` (empty: none) can be one at all, before anything long is done.
 
@@ -74,8 +86,9 @@ def check(database: str) -> None:
     """
     path = Path(database)
     if database and not path.is_dir() and not zipfile.is_zipfile(path):
-        message = "is neither a zip nor a folder" if path.exists() else "is not there"
-        raise ConfigError(message, where=str(path), hint=HINT)
+        there = say("is neither a zip nor a folder", "zip 파일도 폴더도 아닙니다")
+        message = there if path.exists() else say("is not there", "없습니다")
+        raise ConfigError(message, where=str(path), hint=_hint())
 
 
 def look_up(inventory: Inventory, path: Path) -> tuple[Database, tuple[Finding, ...]]:
@@ -87,7 +100,7 @@ def look_up(inventory: Inventory, path: Path) -> tuple[Database, tuple[Finding, 
     reading, count = _Reading(), 0
     for count, (name, raw) in enumerate(_records(path), 1):
         if count > MOST:
-            raise ConfigError(f"more than {MOST} records", where=str(path), hint=HINT)
+            raise ConfigError(f"more than {MOST} records", where=str(path), hint=_hint())
         reading.digest.update(f"{name} {hashlib.sha256(raw).hexdigest()}\n".encode())
         record = _parse(raw, f"{path}: {name}")
         reading.as_of = max(reading.as_of, str(record["modified"]))
@@ -95,9 +108,10 @@ def look_up(inventory: Inventory, path: Path) -> tuple[Database, tuple[Finding, 
             _read(record, wanted, inventory, reading)
         except (AttributeError, TypeError, ValueError, KeyError) as error:
             where = f"{path}: {name}"
-            raise ConfigError(f"not an OSV record: {error}", where=where, hint=HINT) from error
+            raise ConfigError(_not_a_record(error), where=where, hint=_hint()) from error
     if not count:
-        raise ConfigError("holds no OSV record", where=str(path), hint=HINT)
+        message = say("holds no OSV record", "OSV 기록이 없습니다")
+        raise ConfigError(message, where=str(path), hint=_hint())
     database = Database(
         sha256=reading.digest.hexdigest(),
         as_of=reading.as_of,
@@ -122,7 +136,7 @@ def _records(path: Path) -> Iterator[tuple[str, bytes]]:
             name = file.relative_to(path).as_posix()
             if file.suffix == ".json" and file.is_file():
                 if file.stat().st_size > LARGEST:
-                    raise ConfigError("too large for a record", where=str(file), hint=HINT)
+                    raise ConfigError("too large for a record", where=str(file), hint=_hint())
                 yield name, file.read_bytes()
             elif file.suffix == ".zip":
                 yield from ((f"{name}!{inner}", raw) for inner, raw in _zipped(file))
@@ -137,10 +151,10 @@ def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
                 if info.filename.endswith(".json"):
                     if info.file_size > LARGEST:
                         where = f"{path}: {info.filename}"
-                        raise ConfigError("too large for a record", where=where, hint=HINT)
+                        raise ConfigError("too large for a record", where=where, hint=_hint())
                     yield info.filename, archive.read(info)
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path), hint=HINT) from error
+        raise ConfigError(f"cannot be read: {error}", where=str(path), hint=_hint()) from error
 
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
@@ -151,7 +165,7 @@ def _parse(raw: bytes, where: str) -> dict[str, Any]:
         if not isinstance(record.get("affected", []), list):
             raise TypeError("affected is not a list")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"not an OSV record: {error}", where=where, hint=HINT) from error
+        raise ConfigError(_not_a_record(error), where=where, hint=_hint()) from error
     return dict(record)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from bundle.config import variables
-from bundle.leaks import COMMON_NAMES, Host, certificates
-from bundle.run import popen
+from bundle.leaks import COMMON_NAMES, Host, certificates, telling
+from bundle.run import log, popen
+from bundle.words import say
 
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
 ADDRESSES = (
@@ -34,18 +35,32 @@ SHORTEST_PATH, SHORTEST_LOGIN = 10, 6
 
 
 def gather(
-    *, trusted: Path, packages: Iterable[Path], paths: Iterable[Path], key: bytes, scalar: bytes
+    *,
+    trusted: Path,
+    packages: Iterable[Path],
+    paths: Iterable[Path],
+    public: Iterable[str],
+    key: bytes,
+    scalar: bytes,
 ) -> Host:
     """This host's particulars.
 
-    `trusted`: the authorities that it trusts; `packages`: Debian's packages of public authorities, to tell them apart.
+    `trusted`: the authorities that it trusts; `packages`: Debian's packages of public authorities, to tell them apart;
+    `public`: words that stand in every bundle, so that a host of that name cannot be told from them.
     """
     home = Path.home()
     texts = [*variables(ADDRESSES).values(), *_settings(home)]
     proxies = [urlsplit(value).hostname or "" for value in variables(PROXIES).values()]
-    names = {platform.node(), _line(Path("/etc/hostname")), *proxies}
+    names = {platform.node(), _line(Path("/etc/hostname")), *proxies} - {""}
+    told = telling((name for name in names if not _is_address(name)), public)
+    for name in sorted(names):
+        if not any(one in told for one in (name, name.partition(".")[0])):
+            log.info(
+                say("  not looked for, it means no one host: %s", "  찾지 않음 (흔한 이름): %s"),
+                name,
+            )
     return Host(
-        names=tuple(sorted(name for name in names if name and not _is_address(name))),
+        names=told,
         paths=telling_paths([*paths, home]),
         certificates=own_authorities(trusted, packages),
         logins=tuple(sorted(set(logins(texts)))),

@@ -84,8 +84,8 @@ class Rule:
 class Host:
     """What is particular to the connected host.
 
-    `certificates`: DER of the authorities that it trusts and Debian does not; `logins`: passwords in its proxies' and
-    indexes' addresses; `key`: the signing key in PEM.
+    `names` are telling ones. `certificates`: DER of the authorities that it trusts and Debian does not; `logins`:
+    passwords in its proxies' and indexes' addresses; `key`: the signing key in PEM, and its number.
     """
 
     names: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ def rules(host: Host) -> tuple[Rule, ...]:
         Rule(name="token", needles=needles, pattern=re.compile(pattern))
         for needles, pattern in TOKENS
     ]
-    found += [_word("host name", name) for name in telling(host.names)]
+    found += [_word("host name", name) for name in host.names]
     found += [_word("host path", path) for path in host.paths]
     found += [Rule(name="login", needles=(login.encode(),)) for login in host.logins]
     found += [
@@ -134,12 +134,11 @@ def rules(host: Host) -> tuple[Rule, ...]:
     return tuple(found)
 
 
-def telling(names: Iterable[str]) -> tuple[str, ...]:
-    """The names that are not too short or too common to mean this host, each with its first label."""
+def telling(names: Iterable[str], public: Iterable[str] = ()) -> tuple[str, ...]:
+    """The names, each with its first label, that mean this host: not too short, not common, not `public` words."""
     labels = {label for name in names for label in (name, name.partition(".")[0])}
-    return tuple(
-        sorted(n for n in labels if len(n) >= SHORTEST_NAME and n.lower() not in COMMON_NAMES)
-    )
+    common = COMMON_NAMES | {word.lower() for word in public}
+    return tuple(sorted(n for n in labels if len(n) >= SHORTEST_NAME and n.lower() not in common))
 
 
 def _word(rule: str, text: str) -> Rule:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import hashlib
+import os
 import shutil
 import ssl
 import time
@@ -24,6 +25,7 @@ from bundle.errors import CommandError, IntegrityError, PreconditionError
 from bundle.host import write_file
 from bundle.recipes import file_digest
 from bundle.run import log
+from bundle.words import say
 
 AT_ONCE = 2
 SHOW_EVERY = 10.0
@@ -78,8 +80,14 @@ def proxies(setting: str) -> tuple[str, ...]:
     named = [part.strip().rstrip("/") for part in setting.replace("|", ",").split(",")]
     found = tuple(part for part in named if part not in ("", "direct", "off"))
     if not found:
-        hint = "Set GOPROXY to a module proxy; the sources of MinIO's build are fetched from it."
-        raise PreconditionError(f"GOPROXY is {setting!r}, no module proxy", hint=hint)
+        message = say(
+            f"GOPROXY is {setting!r}, no module proxy", f"GOPROXY가 {setting!r}: 모듈 프록시가 아님"
+        )
+        hint = say(
+            "Set GOPROXY to a module proxy; the sources of MinIO's build are fetched from it.",
+            "GOPROXY에 모듈 프록시를 지정하십시오. MinIO 빌드의 소스를 거기서 받습니다.",
+        )
+        raise PreconditionError(message, hint=hint)
     return found
 
 
@@ -113,9 +121,14 @@ class Store:
         Raises IntegrityError when it is not the locked one.
         """
         if file_sum(partial, wanted.kind) != wanted.h1:
-            partial.unlink()
-            message = f"{wanted.place} from {source} is not the locked module"
-            hint = "The module proxy gave another file than the one that was locked: do not use it."
+            message = say(
+                f"{wanted.place} from {source} is not the locked module",
+                f"{source}에서 받은 {wanted.place}이(가) 잠긴 모듈과 다릅니다",
+            )
+            hint = say(
+                "The module proxy gave another file than the one that was locked: do not use it.",
+                "모듈 프록시가 잠긴 것과 다른 파일을 주었습니다. 사용하지 마십시오.",
+            )
             raise IntegrityError(message, where="images/minio/go.sum", hint=hint)
         path = self.file(wanted)
         note = f"{partial.stat().st_size} {wanted.h1} {file_digest(partial)}\n"
@@ -135,9 +148,11 @@ def fetch(
         return
     servers = proxies(setting or DEFAULT)
     trust = ssl.create_default_context(cafile=str(authorities()))
+    netrc = Path.home() / ".netrc"  # as Go does by itself
+    login = httpx.NetRCAuth(str(netrc)) if netrc.is_file() else None
     done, shown_at = 0, time.monotonic()
     with (
-        httpx.Client(verify=trust, timeout=TIMEOUT, follow_redirects=True) as client,
+        httpx.Client(verify=trust, timeout=TIMEOUT, follow_redirects=True, auth=login) as client,
         concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool,
     ):
         jobs = [pool.submit(_fetch, client, servers, store, item) for item in missing]
@@ -153,17 +168,24 @@ def fetch(
 
 def _fetch(client: httpx.Client, servers: Sequence[str], store: Store, wanted: Wanted) -> int:
     """Fetch `wanted` from the first of `servers` that has it; its bytes."""
-    partial = store.file(wanted).with_name(f".{escape(wanted.version)}.{wanted.kind}.partial")
+    name = f".{escape(wanted.version)}.{wanted.kind}.{os.getpid()}.partial"
+    partial = store.file(wanted).with_name(name)
     partial.parent.mkdir(parents=True, exist_ok=True)
     problems = []
-    for server in servers:
-        problem = _download(client, f"{server}/{wanted.place}", partial)
-        if not problem:
-            store.take(wanted, partial, shown(server))
-            return store.file(wanted).stat().st_size
-        problems.append(f"{shown(server)}: {problem}")
-    hint = "Look at GOPROXY, the proxy and the certificates of this host, then run this again."
-    message = f"fetching {wanted.place}: {'; '.join(problems)}"
+    try:
+        for server in servers:
+            problem = _download(client, f"{server}/{wanted.place}", partial)
+            if not problem:
+                store.take(wanted, partial, shown(server))
+                return store.file(wanted).stat().st_size
+            problems.append(f"{shown(server)}: {problem}")
+    finally:
+        partial.unlink(missing_ok=True)
+    hint = say(
+        "Look at GOPROXY, the proxy and the certificates of this host, then run this again.",
+        "GOPROXY와 이 호스트의 프록시, 인증서를 확인하고 다시 실행하십시오.",
+    )
+    message = say("fetching", "받는 중") + f" {wanted.place}: {'; '.join(problems)}"
     raise CommandError(message, where="images/minio/go.sum", hint=hint)
 
 

@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -30,6 +30,7 @@ CHUNK, OVERLAP = 4 << 20, 8 << 10
 ZSTD, ZIP, GZIP, XZ = b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00"
 DEEPEST = 3  # archives in archives
 IN_MEMORY, LARGEST = 8 << 20, 4 << 30
+MOST_SHOWN = 40
 CLOSED = "an archive that cannot be looked into"
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
 
@@ -105,12 +106,18 @@ def refusal(left: Sequence[tuple[str, Find]]) -> IntegrityError:
         "Take it out, or, if it was looked at and is none, add it to leaks/allowed.toml with the reason.",
         "해당 파일을 빼거나, 검토 결과 비밀이 아니면 이유와 함께 leaks/allowed.toml에 추가하세요.",
     )
-    problems = []
-    for number, (member, find) in enumerate(left, 1):
-        what = say(f"{find.rule} found, not sealed", f"{find.rule} 발견, 봉인하지 않음")
-        where = f"{member} → {find.path}" if find.path else member
-        last = hint if number == len(left) else ""
-        problems.append(Problem(message=f"{what} (sha256 {find.sha256})", where=where, hint=last))
+    shown, more = left[:MOST_SHOWN], len(left) - MOST_SHOWN
+    problems = [
+        Problem(
+            message=say(f"{find.rule} found, not sealed", f"{find.rule} 발견, 봉인하지 않음")
+            + f" (sha256 {find.sha256})",
+            where=f"{member} → {find.path}" if find.path else member,
+        )
+        for member, find in shown
+    ]
+    if more > 0:
+        problems.append(Problem(message=say(f"and {more} more", f"그 외 {more}건")))
+    problems[-1] = replace(problems[-1], hint=hint)
     return cast("IntegrityError", IntegrityError.of(problems))
 
 

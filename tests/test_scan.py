@@ -29,7 +29,7 @@ PEM = KEY.private_bytes(
 SCALAR = KEY.private_numbers().private_value.to_bytes(32, "big")
 AUTHORITY = bytes(range(7, 250)) * 4 + hashlib.sha512(b"signature").digest() * 4
 HOST = Host(
-    names=("build7.corp.example", "proxy.corp.example"),
+    names=leaks.telling(["build7.corp.example", "proxy.corp.example"]),
     paths=("/home/kim", "/srv/checkouts/bundle"),
     certificates=(AUTHORITY,),
     logins=("correct horse",),
@@ -282,6 +282,62 @@ def test_common_and_short_names_are_not_looked_for(name: str) -> None:
 
 def test_first_label_of_a_full_name_is_looked_for() -> None:
     assert leaks.telling(["build7.corp.example"]) == ("build7", "build7.corp.example")
+
+
+def test_host_that_is_called_like_a_component_is_not_looked_for() -> None:
+    assert leaks.telling(["MLflow", "phoenix.corp.example"], ["mlflow", "phoenix"]) == (
+        "phoenix.corp.example",
+    )
+
+
+def test_many_finds_are_counted_and_not_all_told() -> None:
+    finds = [("m", leaks.Find(rule="token", path=f"f{n}", sha256="0" * 64)) for n in range(99)]
+    text = str(scan.refusal(finds))
+    assert text.count("token found") == scan.MOST_SHOWN
+    assert "and 59 more\n  hint:" in text
+
+
+def test_hosts_own_authority_is_told_from_the_public_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in hostfacts.BUNDLES:
+        monkeypatch.delenv(name, raising=False)
+    public, own, added = (bytes([n]) * 600 for n in (1, 2, 3))
+    folder = tmp_path / "mozilla"
+    folder.mkdir()
+
+    def certificate(der: bytes) -> bytes:
+        return (
+            b"-----BEGIN CERTIFICATE-----\n" + wrapped(der, 64) + b"\n-----END CERTIFICATE-----\n"
+        )
+
+    (folder / "Public.crt").write_bytes(certificate(public))
+    digest = hashlib.md5(certificate(public), usedforsecurity=False).hexdigest()
+    (tmp_path / "sums").write_text(f"{digest}  {str(folder / 'Public.crt').lstrip('/')}\n")
+    (tmp_path / "added.crt").write_bytes(certificate(added))
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(certificate(public) + certificate(own))
+    monkeypatch.setattr(hostfacts, "DEBIAN", folder)
+    monkeypatch.setattr(hostfacts, "DEBIAN_SUMS", tmp_path / "sums")
+    monkeypatch.setattr(hostfacts, "ADDED", tmp_path)
+    assert hostfacts.own_authorities(trusted, ()) == (own, added)
+    (folder / "Public.crt").write_bytes(
+        certificate(public) + b" "
+    )  # no longer what the package brought
+    assert hostfacts.own_authorities(trusted, ()) == (public, own, added)
+
+
+def test_proxy_and_its_password_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in hostfacts.ADDRESSES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", "http://kim:s3cr3t-word@inspect.corp.example:3128")
+    host = hostfacts.gather(
+        trusted=tmp_path / "none", packages=(), paths=(), public=(), key=b"", scalar=b""
+    )
+    assert "inspect.corp.example" in host.names
+    assert "s3cr3t-word" in host.logins
 
 
 def test_paths_that_mean_this_host() -> None:

@@ -25,6 +25,7 @@ from bundle import (
 from bundle.components import Inventory, parse_go_sum
 from bundle.config import BundleConfig, config_folder
 from bundle.engine import Engine
+from bundle.manifest import PRODUCT
 from bundle.packing import PackedImage
 from bundle.recipes import file_digest, tree
 from bundle.run import step
@@ -50,8 +51,9 @@ class Desk:
 
 @dataclass(frozen=True, kw_only=True)
 class Papers:
-    """What was made: documents of the small part by path, and the companion beside the bundle."""
+    """What was made: documents of the small part by path, the companion beside the bundle, and what they are about."""
 
+    inventory: Inventory
     files: Mapping[str, bytes]
     companion: Companion
 
@@ -89,7 +91,8 @@ def make(
         inventory = take_inventory(desk, packed, wheels)
         files = write_documents(desk, inventory, database)
     with step(say("sources of MinIO, for the companion file", "MinIO 소스 (동반 파일)")):
-        return Papers(files=files, companion=write_sources(desk, inventory, out))
+        companion = write_sources(desk, inventory, out)
+    return Papers(inventory=inventory, files=files, companion=companion)
 
 
 def take_inventory(
@@ -168,7 +171,9 @@ def write_sources(desk: Desk, inventory: Inventory, out: Path) -> Companion:
     return sources.write(out, notes, sources_name(inventory), found, desk.created)
 
 
-def last_look(desk: Desk, key: seal.SealKey) -> Callable[[list[seal.Source]], list[seal.Source]]:
+def last_look(
+    desk: Desk, key: seal.SealKey, inventory: Inventory
+) -> Callable[[list[seal.Source]], list[seal.Source]]:
     """The scan of all that is about to be sealed, which gives back what it was given, or raises."""
     recipes = desk.inputs.recipes
     debs = {
@@ -179,6 +184,7 @@ def last_look(desk: Desk, key: seal.SealKey) -> Callable[[list[seal.Source]], li
         trusted=images.authorities(),
         packages=desk.inputs.fetch_debs(sorted(debs)).values(),
         paths=(desk.here, desk.config.cache, config_folder()),
+        public=(*inventory.images, *(c.name for c in inventory.components), PRODUCT),
         key=key.path.read_bytes(),
         scalar=scalar,
     )

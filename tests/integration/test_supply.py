@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import __version__, carry, images, seal, versions
+from bundle import __version__, carry, images, seal, supply, versions
 from bundle.components import TOOL, Inventory, parse_go_sum
 from bundle.config import BundleConfig, parse_bundle
 from bundle.engine import Engine
@@ -29,6 +29,7 @@ from bundle.workflows import documents
 from bundle.workflows.connected import pack
 from tests import bundles
 from tests.integration.test_images import inside
+from tests.supplies import INVENTORY
 from tests.test_components import validate_cyclonedx, validate_spdx
 
 TOP = Path(__file__).parents[2]
@@ -201,6 +202,27 @@ def test_documents_are_the_same_again_and_name_nothing_of_this_host(
     }
 
 
+def test_base_from_a_registry_is_listed_by_its_own_word(
+    tmp_path: Path, desk: documents.Desk
+) -> None:
+    status = (
+        "Package: base-of-theirs\nStatus: install ok installed\nArchitecture: all\n"
+        "Source: theirs (1)\nVersion: 1+b1\n\nPackage: gone\nStatus: deinstall ok config-files\n"
+        "Architecture: all\nVersion: 2\n"
+    )
+    layer = zstd_layer(tmp_path, "var/lib/dpkg/status", status.encode())
+    found = [bundles.packed(tmp_path, "gateway", layer)]
+    inputs = replace(desk.inputs, registry=True)
+    inventory = supply.gather(inputs, found, {}, version="1", created=CREATED)
+    by_name = {c.name: c for c in inventory.of("gateway")}
+    assert "gone" not in by_name
+    assert "nginx" in by_name
+    assert "base-files" not in by_name
+    theirs = by_name["base-of-theirs"]
+    assert (theirs.version, theirs.source, theirs.source_version) == ("1+b1", "theirs", "1")
+    assert theirs.sha256 == ""
+
+
 def seal_with(
     tmp_path: Path, look: object, found: Sequence[PackedImage], key: seal.SealKey
 ) -> seal.Sealed:
@@ -230,16 +252,15 @@ def zstd_layer(folder: Path, name: str, data: bytes) -> bytes:
 
 def test_planted_key_inside_a_layer_stops_the_seal(tmp_path: Path, desk: documents.Desk) -> None:
     key = seal.load_key(tmp_path / "key" / "sign.key", make=True)
-    look = documents.last_look(
-        replace(desk, config=replace(desk.config, cache=tmp_path / "cache")), key
-    )
+    elsewhere = replace(desk, config=replace(desk.config, cache=tmp_path / "cache"))
+    look = documents.last_look(elsewhere, key, INVENTORY)
     clean = bundles.packed(tmp_path, "clean", zstd_layer(tmp_path, "etc/motd", b"hello"))
     assert seal_with(tmp_path, look, [clean], key).path.is_file()
     shutil.rmtree(tmp_path / "dist")
     planted = {
         "private key": key.path.read_bytes(),
         "signing key": key.private.private_numbers().private_value.to_bytes(32, "big"),
-        "host path": str(TOP / "bundle").encode(),
+        "host path": str(tmp_path / "cache" / "blobs").encode(),
     }
     for rule, canary in planted.items():
         layer = zstd_layer(tmp_path, "srv/forgotten", b"x\n" + canary + b"\n")
@@ -252,7 +273,7 @@ def test_planted_key_inside_a_layer_stops_the_seal(tmp_path: Path, desk: documen
 
 @pytest.mark.nightly  # a fresh key, so that everything is read; every bundle that is made does it for its own
 def test_real_images_pass_the_last_look(
-    tmp_path: Path, desk: documents.Desk, packed: tuple[PackedImage, ...], papers: dict[str, bytes]
+    tmp_path: Path, desk: documents.Desk, packed: tuple[PackedImage, ...], inventory: Inventory
 ) -> None:
     key = seal.load_key(tmp_path / "key" / "sign.key", make=True)
     sources = [
@@ -265,7 +286,7 @@ def test_real_images_pass_the_last_look(
         for image in packed
         for digest, path in image.blobs.items()
     ]
-    assert documents.last_look(desk, key)(sources) == sources
+    assert documents.last_look(desk, key, inventory)(sources) == sources
 
 
 def test_debian_order_is_dpkgs() -> None:
