@@ -13,7 +13,7 @@ from bundle.host import write_file
 from bundle.layers import FORM
 from bundle.manifest import blob_path
 
-LEVEL = 10
+LEVEL = 6
 CONFIG_KEYS = ("architecture", "variant", "os", "os.version", "os.features", "author", "config")
 HISTORY_KEYS = ("created_by", "author", "comment", "empty_layer")
 

@@ -6,6 +6,7 @@ A layer is read while the one before it is compressed; what is read lies in a te
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -90,43 +91,76 @@ def _bytes_to_do(cache: Cache, engine: Engine, facts: Mapping[str, Any]) -> int:
     return sum(size for layer, size in sizes.items() if not cache.layer(layer))
 
 
+def _groups(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Images that share more than their base stand together, few layers first.
+
+    In one call the engine gives out a layer once, but nothing before it has copied all; so the next group is asked for
+    while this one is packed.
+    """
+    groups: list[tuple[set[str], list[str]]] = []
+    for reference, fact in facts.items():
+        own, names = set(fact["RootFS"]["Layers"][1:]), [reference]
+        for group in [group for group in groups if group[0] & own]:
+            groups.remove(group)
+            own, names = own | group[0], group[1] + names
+        groups.append((own, names))
+    return [names for _, names in sorted(groups, key=lambda group: len(group[0]))]
+
+
 def _export(cache: Cache, engine: Engine, facts: Mapping[str, Any]) -> None:
     wanted = {diff_id for fact in facts.values() for diff_id in fact["RootFS"]["Layers"]}
     progress = Progress("exporting images", _bytes_to_do(cache, engine, facts))
+    ahead, worker = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    # each call has a connection of its own
+    calls = [
+        ahead.submit(store.save, dataclasses.replace(engine), group) for group in _groups(facts)
+    ]
     try:
-        with store.save(engine, list(facts)) as stream:
-            small = _read_archive(cache, stream, wanted, progress)
+        for call in calls:
+            with call.result() as stream:
+                small = _read_archive(cache, stream, wanted, worker, progress)
+            for entry in json.loads(small["manifest.json"]):
+                for reference in set(entry["RepoTags"] or ()) & set(facts):
+                    _keep_config(cache, facts[reference], small[entry["Config"]])
     except LayerError as error:
         hint = "Build the images again; if that does not help, look at the engine's log."
         raise CommandError(f"the engine's export: {error}", hint=hint) from error
     finally:
+        for pool in (ahead, worker):
+            pool.shutdown(cancel_futures=True)
+        for call in calls:
+            if not call.cancelled() and not call.exception():
+                call.result().close()  # one that was not read
         progress.close()
-    for entry in json.loads(small["manifest.json"]):
-        for reference in set(entry["RepoTags"] or ()) & set(facts):
-            _keep_config(cache, facts[reference], small[entry["Config"]])
 
 
 def _read_archive(
-    cache: Cache, stream: IO[bytes], wanted: set[str], progress: Progress
+    cache: Cache,
+    stream: IO[bytes],
+    wanted: set[str],
+    worker: ThreadPoolExecutor,
+    progress: Progress,
 ) -> dict[str, bytes]:
     """Keep every wanted layer of the archive; its small documents by name."""
     small: dict[str, bytes] = {}
     before: Future[None] | None = None
-    with ThreadPoolExecutor(1) as worker:
-        for info, content in layers.entries(io.BufferedReader(cast("Any", stream), CHUNK)):
-            named = "sha256:" + info.name.rpartition("/")[2]
-            if not content.left or (named in wanted and cache.layer(named)):
-                continue
-            start = content.read(content.left if content.left < MAX_JSON else BLOCK)
-            if start[:1] in (b"{", b"["):
-                small[info.name] = start
-            elif start[:2] == GZIP or start[:4] == ZSTD or info.size % BLOCK == 0:
-                spilled = _spill(cache, _plain(start, content))
+    for info, content in layers.entries(io.BufferedReader(cast("Any", stream), CHUNK)):
+        named = "sha256:" + info.name.rpartition("/")[2]
+        if not content.left or (named in wanted and cache.layer(named)):
+            continue
+        start = content.read(content.left if content.left < MAX_JSON else BLOCK)
+        if start[:1] in (b"{", b"["):
+            small[info.name] = start
+        elif start[:2] == GZIP or start[:4] == ZSTD or info.size % BLOCK == 0:
+            spilled = _spill(cache, _plain(start, content))
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(spilled.spill)
                 if before:
                     before.result()  # at most one waits while one is read
                 before = worker.submit(_keep_layer, cache, spilled, progress)
-        if before:
-            before.result()
+                stack.pop_all()  # now it is closed there
+    if before:
+        before.result()
     return small
 
 
@@ -191,12 +225,15 @@ def _spill(cache: Cache, plain: IO[bytes]) -> _Spilled:
     cache.root.mkdir(parents=True, exist_ok=True)
     spill = cast("IO[bytes]", tempfile.TemporaryFile(dir=cache.root))  # noqa: SIM115  # closed by _keep_layer
     entries = None
-    if cache.epoch is None:
-        while chunk := source.read(CHUNK):
-            spill.write(chunk)
-        spill.flush()
-    else:
-        entries = layers.normalise(source, spill)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(spill)
+        if cache.epoch is None:
+            while chunk := source.read(CHUNK):
+                spill.write(chunk)
+            spill.flush()
+        else:
+            entries = layers.normalise(source, spill)
+        stack.pop_all()
     diff_id = "sha256:" + hashed.digest.hexdigest()
     return _Spilled(diff_id=diff_id, size=hashed.size, spill=spill, entries=entries)
 

@@ -240,7 +240,7 @@ BUNDLE = (
     ),
     Setting(
         key="compression.level",
-        default=10,
+        default=6,
         help="zstd level of the layers: more is smaller and slower",
         check=between(1, 19),
     ),

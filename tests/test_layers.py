@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bundle import layers
+from bundle import layers, packing
 from bundle.blobs import rewrite_config
 from bundle.layers import LayerError
 
@@ -235,3 +235,21 @@ def test_configuration_says_nothing_of_the_engine() -> None:
         ],
         "rootfs": {"type": "layers", "diff_ids": ["sha256:new"]},
     }
+
+
+def test_images_that_share_are_asked_for_together() -> None:
+    layers_of = {
+        "postgres": ["base", "p"],
+        "minio": ["base", "curl", "m"],
+        "mlflow": ["base", "python", "x"],
+        "gateway": ["base", "curl", "g"],
+        "phoenix": ["base", "python", "y"],
+        "ops": ["base", "z", "python"],
+    }
+    facts = {name: {"RootFS": {"Layers": found}} for name, found in layers_of.items()}
+    groups = packing._groups(facts)
+    assert [sorted(group) for group in groups] == [
+        ["postgres"],
+        ["gateway", "minio"],
+        ["mlflow", "ops", "phoenix"],
+    ]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -500,6 +501,36 @@ def test_same_layers_give_the_same_blobs_in_another_cache(
     take(crossing)
     again = packing.export_blobs(crossing.images, crossing.engine, tmp_path, level=3)
     assert [image.image for image in again] == list(crossing.manifest.images)
+
+
+def test_layers_in_the_one_form_cross_under_the_name_they_run_by(
+    crossing: Crossing, tmp_path: Path
+) -> None:
+    """As the product's own images do: other digests than the engine's, and both caches of the same image agree."""
+    take(crossing)
+    options: dict[str, Any] = {"epoch": 1_700_000_000}
+    options["names"] = {image.name: f"{image.reference}-sealed" for image in crossing.images}
+    packed = packing.export_blobs(crossing.images, crossing.engine, tmp_path / "a", 3, **options)
+    again = packing.export_blobs(crossing.images, crossing.engine, tmp_path / "b", 3, **options)
+    assert [image.image for image in packed] == [image.image for image in again]
+    plain = {layer for image in crossing.manifest.images for layer in image.diff_ids}
+    assert plain.isdisjoint(layer for image in packed for layer in image.image.diff_ids)
+    sealed = seal.write_bundle(
+        out=tmp_path,
+        top=bundles.tree(tmp_path / "tree"),
+        version="1.0",
+        arch=bundles.unseal_arch(),
+        created=bundles.CREATED,
+        images=packed,
+        wheels={},
+        key=seal.load_key(tmp_path / "sign.key", make=True),
+    )
+    carried = manifest.read(sealed.path)
+    rows = intake.import_images(sealed.path, carried, crossing.engine)
+    assert {row.how for row in rows} == {"pulled"}
+    for image in carried.images:
+        assert intake.is_right(crossing.engine, image)
+        crossing.engine.api.api.remove_image(image.reference, force=True)
 
 
 def test_engine_that_cannot_reach_the_door_gets_an_archive(
