@@ -9,7 +9,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from bundle.console import operator
-from bundle.workflows import bench, closed, connected
+from bundle.workflows import bench, certificates, closed, connected
 
 HERE = Path(__file__).resolve().parent
 COMMON = {
@@ -307,6 +307,86 @@ def bench_bundle(
         )
 
 
+@task(name="status", help={"format": "text or json", **COMMON})
+def pki_status(
+    _: Context,
+    format: str = "text",  # noqa: A002  (the name of the option)
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Show what of the certificates expires when, the next first."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(certificates.status(HERE, form=format))
+
+
+@task(name="renew", help={"all": "also what is not due; what it replaces is revoked", **COMMON})
+def pki_renew(
+    _: Context,
+    all: bool = False,  # noqa: A002  (the name of the option)
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Issue anew what has lived two thirds of its life (30 days before the end), and have it served."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        certificates.renew(HERE, everything=all)
+
+
+@task(name="rotate", help={"finish": "trust the new root only", "yes": "do not ask", **COMMON})
+def pki_rotate(
+    _: Context,
+    finish: bool = False,
+    yes: bool = False,
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Make a new root, trusted beside the old one, and issue everything under it; stdout: the CA file for clients."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(certificates.rotate(HERE, finish=finish, yes=yes))
+
+
+@task(name="csr", help={"out": "file to write the request to", **COMMON})
+def pki_csr(_: Context, out: str, quiet: bool = False, debug: bool = False, lang: str = "") -> None:
+    """Make a request for the gateway's names, for the site's own CA; the key stays here until pki.import."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        print(certificates.request(HERE, out=out))
+
+
+@task(
+    name="import",
+    positional=["chain"],
+    help={
+        "chain": "PEM file: the server's certificate, then every intermediate (and the site's root)",
+        "key": "its key (default: that of the last pki.csr)",
+        "ca": "the site's root, when it is not in the chain's file",
+        "passphrase-file": "of an encrypted key",
+        "remove": "use a certificate of the installation's own CA again",
+        **COMMON,
+    },
+)
+def pki_import(
+    _: Context,
+    chain: str = "",
+    key: str = "",
+    ca: str = "",
+    passphrase_file: str = "",
+    remove: bool = False,
+    quiet: bool = False,
+    debug: bool = False,
+    lang: str = "",
+) -> None:
+    """Use the site's own certificate at the gateway; inside stays the own CA. stdout: the CA file for clients."""
+    with operator(quiet=quiet, debug=debug, lang=lang):
+        if remove:
+            print(certificates.give_up(HERE))
+        else:
+            files = {"chain": chain, "key": key, "root": ca, "passphrase": passphrase_file}
+            print(certificates.take_in(HERE, **files))
+
+
+authority = Collection("pki", pki_status, pki_renew, pki_rotate, pki_csr, pki_import)
 users = Collection("users", users_list, users_add, users_env)
 benchmarks = Collection("bench", bench_bundle)
 namespace = Collection(
@@ -323,5 +403,6 @@ namespace = Collection(
     schedule,
     uninstall,
     users,
+    authority,
     benchmarks,
 )

@@ -12,6 +12,7 @@ import shutil
 from bundle import accounts
 from bundle.config import SiteConfig
 from bundle.environment import client_environment
+from bundle.gateway_client import clients_ca
 from bundle.host import Host, make_folder, write_file
 from bundle.model import ExtraService
 from bundle.own import Own, Trackers, open_trackers, own_in_mlflow, own_in_phoenix, stored
@@ -96,7 +97,7 @@ def _hand_out(plan: Plan, host: Host, service: ExtraService) -> None:
         certificate=ROOT_CA,
     )
     lines = "".join(f"{name}={value}\n" for name, value in variables.items())
-    files = {FILE: lines.encode(), "root.crt": host.path("pki", "root.crt").read_bytes()}
+    files = {FILE: lines.encode(), "root.crt": clients_ca(host).read_bytes()}
     make_folder(folder, 0o700)
     for name, data in files.items():
         path = folder / name

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -74,12 +75,18 @@ def address(plan: Plan) -> str:
     return "127.0.0.1" if plan.site.bind == "0.0.0.0" else plan.site.bind
 
 
+def clients_ca(host: Host) -> Path:
+    """What clients trust at the doors."""
+    path = host.path("pki", "clients.crt")
+    return path if path.exists() else host.path("pki", "root.crt")  # as an earlier version left it
+
+
 def trust(host: Host) -> ssl.SSLContext:
     """A context that trusts the installation's root and nothing else.
 
     Raises CommandError when the root cannot be read.
     """
-    path = host.path("pki", "root.crt")
+    path = clients_ca(host)
     try:
         return ssl.create_default_context(cafile=str(path))
     except OSError as error:

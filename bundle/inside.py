@@ -8,6 +8,7 @@ from typing import Any
 
 from bundle.engine import PROJECT_LABEL
 from bundle.errors import CommandError
+from bundle.gateway_client import clients_ca
 from bundle.host import Host
 from bundle.model import OneOff
 from bundle.plan import OPS_UID, Plan
@@ -59,6 +60,7 @@ def ask(
 
     Raises CommandError when it fails or gives no answer.
     """
+    trusted = clients_ca(host) if network == "host" else host.path("pki", "root.crt")
     answer = host.engine.one_off(
         OneOff(
             image=plan.image("ops"),
@@ -67,7 +69,7 @@ def ask(
             network=network or f"{plan.project}_data",
             hosts=dict(hosts or {}),
             labels={SITE_LABEL: plan.id},
-            binds={str(host.path("pki", "root.crt")): ROOT_CA},
+            binds={str(trusted): ROOT_CA},
             environment={"HOME": "/tmp", "MLFLOW_DISABLE_TELEMETRY": "true"},
         ),
         text=json.dumps(request),

@@ -10,7 +10,7 @@ from bundle import pki, site, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
 from bundle.errors import CommandError
 from bundle.host import Host, make_folder
-from bundle.model import Container, ExtraService
+from bundle.model import RELOADED, Container, ExtraService, Service
 from bundle.plan import Plan
 from bundle.run import log, tail
 from bundle.templates import render
@@ -31,18 +31,38 @@ def compose_file(host: Host) -> Path:
 def write_rendered(plan: Plan, host: Host) -> list[str]:
     """Write every generated file; returns those that changed."""
     make_folder(host.path("rendered"), 0o755)
-    stamps = {service.name: stamp(host, service.name) for service in plan.services}
+    stamps = {service.name: service_stamp(host, service) for service in plan.services}
     stamps |= {extra.slug: extra_stamp(host, extra) for extra in plan.extras}
     return [str(file.path) for file in render(plan, stamps=stamps) if host.write(file)]
 
 
-def stamp(host: Host, service: str) -> str:
-    """A digest of the certificates and secrets of a service: servers read them when they start."""
+def unapplied(plan: Plan, host: Host) -> list[str]:
+    """The generated files that are not what the last install wrote, but for the labels, which follow the secrets."""
+
+    def bare(text: str) -> list[str]:
+        return [line for line in text.splitlines() if "org.tracking-bundle.config:" not in line]
+
+    found = {file.path: host.root / file.path for file in render(plan)}
+    return [
+        str(file.path)
+        for file in render(plan)
+        if not (path := found[file.path]).exists()
+        or bare(path.read_text("utf-8")) != bare(file.text)
+    ]
+
+
+def stamp(host: Host, service: str, left_out: tuple[str, ...] = ()) -> str:
+    """A digest of the files of a service's folder, but for those `left_out`."""
     whole = hashlib.sha256()
     for path in sorted(host.path("secrets", service).iterdir()):
-        if not path.name.startswith("."):
+        if path.is_file() and not path.name.startswith(".") and path.name not in left_out:
             whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
+
+
+def service_stamp(host: Host, service: Service) -> str:
+    """A digest of the certificates and secrets that a service reads when it starts, and not when it reloads."""
+    return stamp(host, service.name, RELOADED if service.reloads else ())
 
 
 def extra_stamp(host: Host, service: ExtraService) -> str:
@@ -65,6 +85,7 @@ def prepare(plan: Plan, host: Host) -> None:
     store = vault.open_store(host, plan)
     vault.hand_out(host, plan, store)
     renewed = pki.issue(host, plan)
+    pki.write_lists(host)
     vault.close(host, plan)
     changed = write_rendered(plan, host)
     log.info(

@@ -9,6 +9,8 @@ from typing import Any, Literal, NoReturn
 
 Layout = Literal["ports", "names"]
 Status = Literal["passed", "failed", "not_applicable"]
+RELOADED = ("tls.crt", "tls.key", "root.crt", "clients.crt", "ca.crl")
+"""The files of a service's folder that a server which reloads takes without a new container."""
 
 
 class Secret:
@@ -134,7 +136,8 @@ def no_secrets(_: Mapping[str, Secret]) -> dict[str, Secret]:
 class Service:
     """One member of the stack: what it declares is made, checked, backed up and restored because it is declared.
 
-    `names` are its names on the internal networks, the first its own; `derive` composes secret files out of the store.
+    `names` are its names on the internal networks, the first its own; `derive` composes secret files out of the store;
+    `reloads`: its first process takes new certificates at a SIGHUP.
     """
 
     name: str
@@ -155,6 +158,7 @@ class Service:
     needs: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     shm_mb: int = 64
+    reloads: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

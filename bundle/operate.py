@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import pki
+from bundle import expiring
 from bundle.errors import ConfigError, PreconditionError
 from bundle.host import Host, write_file
 from bundle.model import Container, ExtraService
@@ -119,24 +119,21 @@ def extra_line(plan: Plan, extra: ExtraService, container: Container | None) -> 
 
 def certificate_lines(plan: Plan, host: Host) -> list[Line]:
     """When each certificate expires, the next one first."""
-    files = {s.name: host.path("secrets", s.name, "tls.crt") for s in plan.services}
-    files |= {name: host.path("pki", f"{name}.crt") for name in ("intermediate", "root")}
-    lines = []
-    for name, path in files.items():
-        end = pki.expiry(path)
-        days = (end - pki.now()).days
-        lines.append(
-            (
-                end,
-                Line(
-                    name=f"certificate {name}",
-                    state=f"{days} d",
-                    detail=f"until {end:%Y-%m-%d}",
-                    good=days > 14,
-                ),
-            )
+    return [
+        Line(
+            name=f"certificate {entry.name}",
+            state=f"{entry.days} d",
+            detail=f"until {entry.until:%Y-%m-%d}",
+            good=entry.good,
         )
-    return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
+        for entry in expiring.entries(host, plan)
+    ]
+
+
+def root_key_line(host: Host) -> Line:
+    """Whether the root's key is where it belongs."""
+    away, detail = expiring.root_key_line(host)
+    return Line(name="root key", state="away" if away else "here", detail=detail, good=away)
 
 
 def status(plan: Plan, host: Host) -> list[Line]:
@@ -147,7 +144,7 @@ def status(plan: Plan, host: Host) -> list[Line]:
     ]
     lines += [extra_line(plan, extra, containers.get(extra.slug)) for extra in plan.extras]
     lines += doors(plan)
-    lines.append(certificate_lines(plan, host)[0])
+    lines += [certificate_lines(plan, host)[0], root_key_line(host)]
     return lines + disk_lines(host)
 
 

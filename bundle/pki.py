@@ -1,246 +1,79 @@
-"""The project's own CA and the certificates of every hop; the only reader of pki/.
+"""What the installation's CA issues: the certificates of every hop, the roots that are trusted, what is revoked.
 
-P-256 and SHA-256 throughout. The intermediate may only sign names under the site's domain (DNS names only: gRPC refuses
-a constraint on addresses). Issuing is idempotent: what is there, valid and for the right names stays.
+Issuing is idempotent: what is there, valid and for the right names stays. A pair is switched by one rename, so that a
+kill leaves the old one or the new one.
 """
 
 from __future__ import annotations
 
 import datetime
-import ipaddress
-import sys
-from dataclasses import dataclass
+import json
+import os
+import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bundle.errors import ConfigError
+from bundle import certificates
+from bundle.authority import (
+    authorities,
+    current,
+    generations,
+    load_intermediate,
+    load_root,
+    make_generation,
+    number,
+    site_folder,
+    swap_link,
+    trusted,
+)
+from bundle.certificates import is_good, key_pem, make_leaf, pem, profiles
 from bundle.host import Host, make_folder, write_file
 from bundle.model import Service
 from bundle.plan import Plan
 from bundle.services.names import door_hosts
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
-PROFILES = Path(__file__).resolve().parent.parent / "pki" / "profiles.toml"
-RENEW_AT = 2 / 3
+def put_pair(folder: Path, key: bytes, chain: bytes, uid: int) -> None:
+    """Put a service's key and certificates into its folder; both change in one step.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Authority:
-    """A certificate that signs, with its key."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-
-def profiles(path: Path = PROFILES) -> dict[str, Any]:
-    """The certificate profiles: days and path lengths by name."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def now() -> datetime.datetime:
-    """The present, UTC."""
-    return datetime.datetime.now(datetime.timezone.utc)
-
-
-def _key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _builder(
-    subject: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: Authority | None,
-    days: int,
-    *,
-    path_length: int | None,
-) -> x509.CertificateBuilder:
-    """What all certificates share; a certificate never outlives its issuer."""
-    start = now() - datetime.timedelta(hours=profiles()["backdate_h"])
-    end = now() + datetime.timedelta(days=days)
-    if issuer is not None:
-        end = min(end, issuer.certificate.not_valid_after_utc)
-    ca = path_length is not None
-    issuer_key = (issuer.key if issuer else key).public_key()
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(end)
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
-        .add_extension(_usage(ca=ca), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False
-        )
-    )
-
-
-def make_root(site_id: str) -> Authority:
-    """A new root; its name carries the installation's id, so that two roots never share one."""
-    profile, key = profiles()["root"], _key()
-    builder = _builder(
-        _name(f"tracking-bundle {site_id} Root G1"),
-        key,
-        None,
-        profile["days"],
-        path_length=profile["path_length"],
-    )
-    return Authority(certificate=builder.sign(key, hashes.SHA256()), key=key)
-
-
-def make_intermediate(root: Authority, domain: str, site_id: str) -> Authority:
-    """A new intermediate under `root` that can only sign names under `domain`."""
-    profile, key = profiles()["intermediate"], _key()
-    builder = _builder(
-        _name(f"tracking-bundle {site_id} Issuing"),
-        key,
-        root,
-        profile["days"],
-        path_length=profile["path_length"],
-    ).add_extension(
-        x509.NameConstraints(permitted_subtrees=[x509.DNSName(domain)], excluded_subtrees=None),
-        critical=True,
-    )
-    return Authority(certificate=builder.sign(root.key, hashes.SHA256()), key=key)
-
-
-def make_leaf(issuer: Authority, names: tuple[str, ...], days: int) -> Authority:
-    """A new server certificate for `names` (DNS names and IPv4 addresses; the first, a DNS name, is its subject)."""
-    key = _key()
-    subject = x509.Name([]) if len(names[0]) > 64 else _name(names[0])
-    builder = (
-        _builder(subject, key, issuer, days, path_length=None)
-        .add_extension(
-            x509.SubjectAlternativeName([_general_name(n) for n in names]),
-            critical=len(names[0]) > 64,
-        )
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    )
-    return Authority(certificate=builder.sign(issuer.key, hashes.SHA256()), key=key)
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.IPv4Address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-def pem(certificate: x509.Certificate) -> bytes:
-    """A certificate as PEM text."""
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key as unencrypted PKCS#8 PEM, for a file of mode 0400."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def names_of(certificate: x509.Certificate) -> set[str]:
-    """The DNS names and addresses that a certificate is for."""
-    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    addresses = extension.get_values_for_type(x509.IPAddress)
-    return {*extension.get_values_for_type(x509.DNSName), *map(str, addresses)}
-
-
-def _load(certificate: Path, key: Path) -> Authority:
-    try:
-        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
-        loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot be read: {error}", where=str(certificate), hint=_CA_HINT
-        ) from error
-    if (
-        not isinstance(private, ec.EllipticCurvePrivateKey)
-        or private.public_key() != loaded.public_key()
-    ):
-        raise ConfigError(
-            "the certificate and the key beside it do not belong together",
-            where=str(key),
-            hint=_CA_HINT,
-        )
-    return Authority(certificate=loaded, key=private)
-
-
-_CA_HINT = "Put the CA back from a backup; removing the folder pki/ makes a new CA that no client trusts yet."
-
-
-def _store(host: Host, name: str, authority: Authority) -> None:
-    """The certificate goes first and comes last: it is the mark that the pair is there."""
-    host.path("pki", f"{name}.crt").unlink(missing_ok=True)
-    write_file(host.path("pki", f"{name}.key"), key_pem(authority.key), mode=0o400)
-    write_file(host.path("pki", f"{name}.crt"), pem(authority.certificate), mode=0o444)
-
-
-def authorities(host: Host, plan: Plan) -> tuple[x509.Certificate, Authority]:
-    """The root certificate and the intermediate of this installation, made at the first call.
-
-    Raises ConfigError when what is there cannot be used.
+    `tls.key` and `tls.crt` lead through the link `tls` to the folder that holds the pair.
     """
-    make_folder(host.path("pki"), 0o700)
-    root_files = host.path("pki", "root.crt"), host.path("pki", "root.key")
-    if not root_files[0].exists():
-        _store(host, "root", make_root(plan.id))
-    middle_files = host.path("pki", "intermediate.crt"), host.path("pki", "intermediate.key")
-    if middle_files[0].exists():
-        middle = _load(*middle_files)
-        constraint = middle.certificate.extensions.get_extension_for_class(
-            x509.NameConstraints
-        ).value
-        if [name.value for name in constraint.permitted_subtrees or []] == [plan.site.domain]:
-            return x509.load_pem_x509_certificate(root_files[0].read_bytes()), middle
-    root = _load(
-        *root_files
-    )  # the domain has changed, or this is the first time: a new intermediate
-    _store(host, "intermediate", make_intermediate(root, plan.site.domain, plan.id))
-    return root.certificate, _load(*middle_files)
+    name = f".tls-{secrets.token_hex(4)}"
+    make_folder(folder / name, 0o700)
+    write_file(folder / name / "tls.key", key, mode=0o400, uid=uid, gid=uid)
+    write_file(folder / name / "tls.crt", chain, mode=0o444, uid=uid, gid=uid)
+    os.chown(folder / name, uid, uid)
+    (folder / name).chmod(0o500)
+    swap_link(folder / "tls", name)
+    for file in ("tls.key", "tls.crt"):
+        if not (folder / file).is_symlink():
+            swap_link(folder / file, f"tls/{file}")
+    for old in folder.glob(".tls*"):
+        if old.is_symlink():
+            old.unlink()
+        elif old.name != name and old.is_dir():
+            shutil.rmtree(old)
 
 
-def expiry(path: Path) -> datetime.datetime:
-    """When the certificate in `path` (the first of it) expires, UTC.
-
-    Raises ConfigError when it cannot be read.
-    """
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot be read: {error}", where=str(path), hint="Run invoke install again."
-        ) from error
+def trust(host: Host, plan: Plan) -> None:
+    """Write down what is trusted: inside by every service, and at the doors by clients."""
+    inner, site = trusted(host), site_folder(host)
+    outer = (site / "root.crt").read_bytes() if site else inner
+    wanted = {host.path("pki", "root.crt"): inner, host.path("pki", "clients.crt"): outer}
+    wanted |= {host.path("secrets", s.name, "root.crt"): inner for s in plan.services}
+    wanted[host.path("secrets", "gateway", "clients.crt")] = outer
+    for path, data in wanted.items():
+        if not path.exists() or path.read_bytes() != data:
+            write_file(path, data, mode=0o444)
+    for extra in plan.extras:  # a client of the doors, which got its folder with its account
+        path = host.path("secrets", extra.slug, "root.crt")
+        if path.exists() and path.read_bytes() != outer:
+            write_file(path, outer, mode=0o400, uid=extra.user, gid=extra.user)
 
 
 def leaf_names(plan: Plan, service: Service) -> tuple[str, ...]:
@@ -253,60 +86,158 @@ def leaf_names(plan: Plan, service: Service) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*doors, *service.names)))
 
 
-def is_good(
-    certificate: x509.Certificate, issuer: x509.Certificate, names: tuple[str, ...]
-) -> bool:
-    """Whether a leaf is signed by `issuer`, for exactly `names`, and before two thirds of its life."""
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return names_of(certificate) == set(names) and start <= now() < start + (end - start) * RENEW_AT
-
-
-def issue(host: Host, plan: Plan) -> list[str]:
-    """Give every service its certificate, key and the root it trusts; returns the services that got a new one.
+def issue(host: Host, plan: Plan, *, only: tuple[str, ...] = (), anew: bool = False) -> list[str]:
+    """Give every service its certificate, key and the roots it trusts; returns the services that got a new one.
 
     Files: `<root>/secrets/<service>/{tls.crt,tls.key,root.crt}`, owned by the service's uid, 0400 and 0444.
+    `only`: these services; `anew`: what is still good too, and what it replaces goes on the list of revoked ones.
 
-    Raises ConfigError when the CA cannot be used.
+    Raises ConfigError or PreconditionError when the CA cannot be used.
     """
-    root, issuer = authorities(host, plan)
+    _, issuer = authorities(host, plan)
+    trust(host, plan)
     renewed = []
-    for service in plan.services:
-        folder, names = host.path("secrets", service.name), leaf_names(plan, service)
-        chain, key = folder / "tls.crt", folder / "tls.key"
-        if chain.exists() and key.exists() and _matches(chain, key, issuer.certificate, names):
-            continue
-        profile = profiles()["gateway" if service.name == "gateway" else "internal"]
-        leaf = make_leaf(issuer, names, profile["days"])
-        chain.unlink(
-            missing_ok=True
-        )  # killed between the two writes, the next run sees that one is missing
-        write_file(key, key_pem(leaf.key), mode=0o400, uid=service.uid, gid=service.uid)
-        write_file(
-            chain,
-            pem(leaf.certificate) + pem(issuer.certificate),
-            mode=0o444,
-            uid=service.uid,
-            gid=service.uid,
-        )
+    for service in (s for s in plan.services if not only or s.name in only):
+        folder = host.path("secrets", service.name)
+        if service.name == "gateway" and (site := site_folder(host)):
+            key, chain = (site / "tls.key").read_bytes(), (site / "chain.crt").read_bytes()
+            if _holds(folder, key, chain):
+                continue
+        else:
+            names = leaf_names(plan, service)
+            if not anew and _matches(folder, issuer.certificate, names):
+                continue
+            if anew:
+                revoke(host, folder / "tls.crt")
+            kind = "gateway" if service.name == "gateway" else "internal"
+            leaf = make_leaf(issuer, names, profiles()[kind]["days"])
+            key = key_pem(leaf.key)
+            chain = pem(leaf.certificate) + pem(issuer.certificate)
+        put_pair(folder, key, chain, service.uid)
         renewed.append(service.name)
-    for folder in [host.path("secrets", service.name) for service in plan.services]:
-        if not (folder / "root.crt").exists() or (folder / "root.crt").read_bytes() != pem(root):
-            write_file(folder / "root.crt", pem(root), mode=0o444)
     return renewed
 
 
-def _matches(chain: Path, key: Path, issuer: x509.Certificate, names: tuple[str, ...]) -> bool:
+def _holds(folder: Path, key: bytes, chain: bytes) -> bool:
+    files = folder / "tls.key", folder / "tls.crt"
+    return all(path.exists() and path.is_symlink() for path in files) and (
+        files[0].read_bytes(),
+        files[1].read_bytes(),
+    ) == (key, chain)
+
+
+def _matches(folder: Path, issuer: x509.Certificate, names: tuple[str, ...]) -> bool:
+    """Whether the pair in a service's folder is whole, by `issuer`, for `names`, and not due."""
+    chain, key = folder / "tls.crt", folder / "tls.key"
+    if not chain.is_symlink() or not key.is_symlink():
+        return False
     try:
         certificate = x509.load_pem_x509_certificate(chain.read_bytes())
         private = serialization.load_pem_private_key(key.read_bytes(), password=None)
-    except ValueError:
+    except (OSError, ValueError):
         return False
     return (
         isinstance(private, ec.EllipticCurvePrivateKey)
         and private.public_key() == certificate.public_key()
         and is_good(certificate, issuer, names)
     )
+
+
+def revoke(host: Host, path: Path) -> None:
+    """Note that the certificate in `path` is no longer good; the next list says so."""
+    try:
+        certificate, issuer, *_ = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError):
+        return
+    entry = {
+        "serial": str(certificate.serial_number),
+        "issuer": pem(issuer).decode(),
+        "since": certificates.now().isoformat(),
+        "until": certificate.not_valid_after_utc.isoformat(),
+    }
+    known = [one for one in revoked(host) if one["serial"] != entry["serial"]]
+    write_file(host.path("pki", "revoked.json"), json.dumps([*known, entry]).encode())
+
+
+def revoked(host: Host) -> list[dict[str, Any]]:
+    """What was replaced before its time and has not expired since."""
+    path = host.path("pki", "revoked.json")
+    known = json.loads(path.read_text("utf-8")) if path.exists() else []
+    now = certificates.now()
+    return [one for one in known if datetime.datetime.fromisoformat(one["until"]) > now]
+
+
+def write_lists(host: Host) -> None:
+    """Make the lists of revoked certificates so: `pki/ca.crl` holds one for each intermediate and each root.
+
+    What says the same and has more than half of its time before it stays. A root's is made while its key is here, and
+    lasts as long as an intermediate.
+    """
+    parts = []
+    for folder in generations(host):
+        kept, own = folder / "root.crl", folder / "intermediate.crl"
+        days = profiles()["crl"]
+        if (folder / "root.key").exists() and not _says(kept, set()):
+            made = certificates.make_crl(load_root(host, folder), (), days["root_days"])
+            write_file(kept, made.public_bytes(serialization.Encoding.PEM), mode=0o444)
+        issuer = load_intermediate(folder)
+        entries = {
+            int(one["serial"]): datetime.datetime.fromisoformat(one["since"])
+            for one in revoked(host)
+            if one["issuer"] == pem(issuer.certificate).decode()
+        }
+        if not _says(own, {*entries}, issuer.certificate):
+            made = certificates.make_crl(issuer, entries.items(), days["intermediate_days"])
+            write_file(own, made.public_bytes(serialization.Encoding.PEM), mode=0o444)
+        parts += [path.read_bytes() for path in (own, kept) if path.exists()]
+    for path in (host.path("pki", "ca.crl"), host.path("secrets", "gateway", "ca.crl")):
+        if not path.exists() or path.read_bytes() != b"".join(parts):
+            write_file(path, b"".join(parts), mode=0o444)
+
+
+def _says(path: Path, serials: set[int], issuer: x509.Certificate | None = None) -> bool:
+    """Whether a list is there, by `issuer`, of exactly `serials`, and more than half of its time is left."""
+    if not path.exists():
+        return False
+    found = x509.load_pem_x509_crl(path.read_bytes())
+    start, end = found.last_update_utc, found.next_update_utc
+    key = issuer.public_key() if issuer else None
+    if isinstance(key, ec.EllipticCurvePublicKey) and not found.is_signature_valid(key):
+        return False
+    fresh = end is not None and certificates.now() < start + (end - start) / 2
+    return fresh and {entry.serial_number for entry in found} == serials
+
+
+def begin_rotation(host: Host, plan: Plan) -> int:
+    """See that there is a newer generation than the one that issues, and that everyone trusts both; its number.
+
+    A rotation that has already switched and is not finished is gone on with.
+    """
+    authorities(host, plan)
+    newest = generations(host)[0]
+    if len(generations(host)) == 1:
+        newest = make_generation(host, plan, number(newest) + 1)
+    trust(host, plan)
+    return number(newest)
+
+
+def switch(host: Host) -> None:
+    """Have the newest generation issue from here on; everyone must trust it already."""
+    swap_link(host.path("pki", "current"), generations(host)[0].name)
+
+
+def drop_older(host: Host, plan: Plan) -> list[str]:
+    """Trust the generation that issues only; the names of the others, whose folders are put aside."""
+    dropped = []
+    for folder in generations(host):
+        if folder != current(host):
+            folder.rename(folder.with_name(f".old-{folder.name}"))
+            dropped.append(folder.name)
+    trust(host, plan)
+    return dropped
+
+
+def remove_dropped(host: Host) -> None:
+    """Remove what `drop_older` put aside, after nobody trusts it any more."""
+    for folder in host.path("pki").glob(".old-g*"):
+        shutil.rmtree(folder)

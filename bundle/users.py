@@ -16,7 +16,7 @@ from bundle import accounts
 from bundle.accounts import ADMIN, Login
 from bundle.environment import client_environment
 from bundle.errors import CommandError, ConfigError
-from bundle.gateway_client import door
+from bundle.gateway_client import clients_ca, door
 from bundle.host import Host, write_file
 from bundle.model import Secret
 from bundle.own import (
@@ -185,7 +185,7 @@ def users_env(plan: Plan, host: Host, name: str, out: Path) -> Path:
         accounts.phoenix_set_password(trackers.phoenix, trackers.secret, user, login.password)
         key, older = phoenix_key(plan, host, user["email"], login.password, lasting=True)
     certificate = target.with_name(f"{target.name}.ca.crt")
-    write_file(certificate, host.path("pki", "root.crt").read_bytes(), mode=0o644)
+    write_file(certificate, clients_ca(host).read_bytes(), mode=0o644)
     variables = client_environment(
         plan.site, user=name, password=login.password, key=key, certificate=str(certificate)
     )

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bundle import own, pki, users
+from bundle import authority, own, users
 from bundle.config import parse_site
 from bundle.errors import CommandError, ConfigError
 from bundle.host import Host
@@ -32,7 +32,7 @@ def plan() -> Plan:
 def host(tmp_path: Path, plan: Plan) -> Host:
     made = Host(root=tmp_path / "root")
     made.root.mkdir()
-    pki.authorities(made, plan)
+    authority.authorities(made, plan)
     for name, value in STORE.items():
         own.keep(made, name, Secret(value))
     return made

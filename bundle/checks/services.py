@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bundle.checks.extras import extra_images
 from bundle.checks.model import Check, Red, Stage, settle
 from bundle.checks.stage import OWN, inspected, secret
-from bundle.gateway_client import door
+from bundle.gateway_client import clients_ca, door
 from bundle.inside import execute
 
 _VERSION = "psql --no-psqlrc -h /tmp -U postgres -d postgres -Atc 'show server_version'"
@@ -67,9 +67,9 @@ def svc_gateway(stage: Stage) -> list[str]:
     page, root = portal.ask("GET", "/"), portal.ask("GET", "/ca.crt")
     if page.status_code != 200 or "<html" not in page.text:
         raise Red(f"portal: status {page.status_code}")
-    if root.content != stage.host.path("pki", "root.crt").read_bytes():
-        raise Red("/ca.crt is not the root in pki/root.crt")
-    return [line, "portal answers; /ca.crt is the installation's root"]
+    if root.content != clients_ca(stage.host).read_bytes():
+        raise Red("/ca.crt is not what clients shall trust (pki/clients.crt)")
+    return [line, "portal answers; /ca.crt is what clients shall trust"]
 
 
 def svc_images(stage: Stage) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bundle.config import SiteConfig
 from bundle.model import Mount, Service
-from bundle.services.names import ROOT_CA, internal, public
+from bundle.services.names import CLIENTS_CA, internal, public
 
 INSIDE = {"portal": 8443, "mlflow": 8444, "phoenix": 8445}
 
@@ -33,7 +33,7 @@ def service(site: SiteConfig) -> Service:
             "--output",
             "/dev/null",
             "--cacert",
-            ROOT_CA,
+            CLIENTS_CA,
         ),
         *(
             "--fail-early",
@@ -45,6 +45,7 @@ def service(site: SiteConfig) -> Service:
     return Service(
         name="gateway",
         uid=10005,
+        reloads=True,
         port=INSIDE["portal"],
         memory_mb=site.memory_gateway_mb,
         names=(internal(site, "gateway"),),

@@ -36,6 +36,7 @@ def service(site: SiteConfig) -> Service:
     return Service(
         name="minio",
         uid=10002,
+        reloads=True,
         port=9000,
         memory_mb=site.memory_minio_mb,
         names=(name,),

@@ -23,6 +23,7 @@ def service(site: SiteConfig) -> Service:
     return Service(
         name="postgres",
         uid=10001,
+        reloads=True,
         port=5432,
         memory_mb=site.memory_postgres_mb,
         names=(name,),

@@ -19,6 +19,7 @@ from bundle import (
     preflight,
     push,
     registry,
+    reload,
     site,
     stock,
     users,
@@ -106,6 +107,7 @@ def bring_in(
         install.prepare(plan, host)
     with step(say("services, databases, buckets", "서비스, 데이터베이스, 버킷")):
         install.bring_up(plan, host)
+        reload.reload_changed(plan, host)
     with step(say("first accounts in both trackers", "두 추적기의 첫 계정")):
         users.bootstrap_people(plan, host, vault.open_store(host, plan))
     serve_site(plan, host)

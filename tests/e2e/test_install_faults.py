@@ -282,13 +282,13 @@ def test_second_install_changes_nothing(spare: Spare) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_renewed_certificate_reaches_its_service_and_no_other(spare: Spare) -> None:
+def test_renewed_certificate_reaches_its_service_without_a_new_container(spare: Spare) -> None:
     ids = "docker ps --no-trunc --format '{{.Names}} {{.ID}}' | sort"
     before = spare.sh(ids).text.splitlines()
     spare.sh(f"rm {shlex.quote(ROOT)}/secrets/minio/tls.crt")
     assert spare.invoke("install --yes").code == 0
     changed = set(spare.sh(ids).text.splitlines()) - set(before)
-    assert [line.split()[0] for line in changed] == ["tracking-minio-1"]
+    assert changed == set(), "it reloads"
     assert spare.invoke("verify --only tls-hops").code == 0
 
 

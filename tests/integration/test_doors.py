@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import pki
+from bundle import authority, certificates
 from bundle.checks import CHECKS
 from bundle.checks.model import Stage
 from bundle.checks.runner import probe
@@ -127,11 +127,11 @@ def make_certificate(
 ) -> Path:
     """A certificate for the doors with its chain and key, in one file."""
     host.root.mkdir(exist_ok=True)
-    _, issuer = pki.authorities(host, plan)
-    leaf = pki.make_leaf(issuer, names or door_hosts(plan.site, "portal"), days)
+    _, issuer = authority.authorities(host, plan)
+    leaf = certificates.make_leaf(issuer, names or door_hosts(plan.site, "portal"), days)
     path = host.root / f"leaf-{days}-{len(names)}.pem"
-    chain = pki.pem(leaf.certificate) + pki.pem(issuer.certificate)
-    path.write_bytes(chain + pki.key_pem(leaf.key))
+    chain = certificates.pem(leaf.certificate) + certificates.pem(issuer.certificate)
+    path.write_bytes(chain + certificates.key_pem(leaf.key))
     return path
 
 

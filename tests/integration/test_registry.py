@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import closed, delta, pki, store
+from bundle import certificates, closed, delta, store
 from bundle.delta import Inventory
 from bundle.door import places
 from bundle.errors import CommandError
@@ -69,11 +69,11 @@ class Hub:
 @pytest.fixture(scope="module")
 def hub(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     folder = tmp_path_factory.mktemp("hub")
-    root = pki.make_root("0badcafe")
-    leaf = pki.make_leaf(root, ("registry.closed.internal", ADDRESS.partition(":")[0]), 30)
-    (folder / "ca.pem").write_bytes(pki.pem(root.certificate))
-    (folder / "tls.crt").write_bytes(pki.pem(leaf.certificate))
-    (folder / "tls.key").write_bytes(pki.key_pem(leaf.key))
+    root = certificates.make_root("0badcafe")
+    leaf = certificates.make_leaf(root, ("registry.closed.internal", ADDRESS.partition(":")[0]), 30)
+    (folder / "ca.pem").write_bytes(certificates.pem(root.certificate))
+    (folder / "tls.crt").write_bytes(certificates.pem(leaf.certificate))
+    (folder / "tls.key").write_bytes(certificates.key_pem(leaf.key))
     (folder / "htpasswd").write_text(f"carrier:{HASHED}\n")
     (folder / "password").write_text(f"{PASSWORD}\n")
     (folder / "password").chmod(0o600)
@@ -193,7 +193,9 @@ def test_what_is_wrong_with_the_registry_is_told(
 ) -> None:
     (hub.folder / "wrong").write_text("not it\n")
     (hub.folder / "wrong").chmod(0o600)
-    (hub.folder / "other").write_bytes(pki.pem(pki.make_root("11111111").certificate))
+    (hub.folder / "other").write_bytes(
+        certificates.pem(certificates.make_root("11111111").certificate)
+    )
     files = {"wrong": str(hub.folder / "wrong"), "other": str(hub.folder / "other")}
     site = hub.site(**{key: files.get(value, value) for key, value in changed.items()})
     found = lab.take(full.path, site=site)
