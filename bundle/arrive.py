@@ -45,6 +45,7 @@ def arrive(options: argparse.Namespace, manifest: dict[str, Any], load: Callable
         "fingerprint": options.fingerprint,
         "counter": manifest["counter"],
     }
+    load(options.bundle, manifest, "kept")  # unpack needs it
     unpack = load(options.bundle, manifest, "unpack").unpack
     newest = manifest["counter"] >= last_installed(options.root)["counter"]
     home = unpack(options.bundle, manifest, options.root, record)

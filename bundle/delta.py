@@ -10,13 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from bundle.errors import ConfigError, Problem
-from bundle.manifest import EXTRA, PRODUCT, Base, Manifest, SealedImage, blob_path
+from bundle.manifest import EXTRA, PRODUCT, Base, Manifest, Member, Need, SealedImage, blob_path
 from bundle.words import say
 
 FORMAT = 1
@@ -24,6 +24,7 @@ KIND = "inventory"
 LARGEST = 16 << 20
 VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,63}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+FIRST = tuple(f"small/bundle/{name}.py" for name in ("arrive", "kept", "parts", "unpack", "unseal"))
 Store = Literal["graphdriver", "containerd", "registry"]
 
 
@@ -48,7 +49,8 @@ class Wheel:
 class Inventory:
     """What is on the closed side: the layers of each image, base first, and wheels; no name of an image or a host.
 
-    `files` are the digests of the site's own files. `sha256` is that of the file that it was read from.
+    `small` are files of the small part, by their paths in a bundle; `files` are the digests of the site's own files;
+    `sha256` is that of the file that it was read from.
     """
 
     version: str
@@ -56,6 +58,7 @@ class Inventory:
     store: Store
     images: tuple[tuple[Layer, ...], ...] = ()
     wheels: tuple[Wheel, ...] = ()
+    small: tuple[Need, ...] = ()
     files: tuple[str, ...] = ()
     sha256: str = ""
 
@@ -89,6 +92,25 @@ def present(inventory: Inventory, images: Iterable[SealedImage]) -> frozenset[st
         for index, digest in enumerate(image.layers):
             found[digest] = found.get(digest, True) and inventory.has(image, index)
     return frozenset(digest for digest, here in found.items() if here)
+
+
+def left_out(
+    inventory: Inventory, images: Iterable[SealedImage], parts: Iterable[Member]
+) -> set[str]:
+    """The paths of those of `parts` that a delta for `images` need not carry."""
+    layers = {blob_path(digest) for digest in present(inventory, images)}
+    there = {"wheels/": {wheel.sha256 for wheel in inventory.wheels}, EXTRA: set(inventory.files)}
+    small = {(file.path, file.sha256) for file in inventory.small}
+    left = {part.path for part in parts if part.path in layers}
+    left |= {
+        part.path
+        for part in parts
+        for prefix, digests in there.items()
+        if part.path.startswith(prefix) and part.sha256 in digests
+    }
+    # A need has no mode; and what the check itself runs must be in the file.
+    plain = (part for part in parts if part.mode == 0o644 and part.path not in FIRST)
+    return left | {part.path for part in plain if (part.path, part.sha256) in small}
 
 
 def gone(manifest: Manifest, inventory: Inventory, images: Sequence[SealedImage]) -> list[str]:
@@ -133,6 +155,7 @@ def dump(inventory: Inventory, gone: Sequence[str] = ()) -> bytes:
         {"name": wheel.name, "sha256": wheel.sha256, "size": wheel.size}
         for wheel in inventory.wheels
     ]
+    data["small"] = [asdict(file) for file in inventory.small]
     data["files"] = list(inventory.files)
     return (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode()
 
@@ -196,6 +219,7 @@ def _from_dict(data: dict[str, Any], digest: str) -> Inventory:
         store=data["store"],
         images=images,
         wheels=tuple(map(_wheel, data["wheels"])),
+        small=tuple(map(_small, data.get("small", []))),
         files=tuple(map(_file, data.get("files", []))),
         sha256=digest,
     )
@@ -217,6 +241,13 @@ def _wheel(data: dict[str, Any]) -> Wheel:
     ):
         raise ValueError(f"wheel {name!r}")
     return Wheel(name=name, sha256=digest, size=size)
+
+
+def _small(data: dict[str, Any]) -> Need:
+    file = Need(path=data["path"], size=data["size"], sha256=data["sha256"])
+    if not file.path.startswith("small/") or not DIGEST.fullmatch(f"sha256:{file.sha256}"):
+        raise ValueError(f"file {file.path!r}")
+    return file
 
 
 def _file(digest: Any) -> str:

@@ -264,7 +264,7 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))
                 removed.append(str(host.path(name)))
-        for name in ("site-id", "site.toml", "installed", "boot.log"):
+        for name in ("site-id", "site.toml", "installed", "boot.log", "request.json"):
             host.path(name).unlink(missing_ok=True)
     return removed
 

@@ -163,18 +163,11 @@ def _unpacked(wheels: Mapping[str, Sequence[Path]]) -> int:
 def _leave_out(
     sources: list[Source], images: Sequence[PackedImage], base: delta.Inventory | None
 ) -> tuple[list[Source], tuple[Need, ...]]:
-    """What this file carries, and what it needs of `base`: layers, wheels, the site's files; all else can be read."""
+    """What this file carries, and what it needs of `base`."""
     if base is None:
         return sources, ()
-    layers = delta.present(base, [image.image for image in images])
-    there = {"wheels/": {wheel.sha256 for wheel in base.wheels}, EXTRA: set(base.files)}
-    left = {blob_path(digest) for digest in layers}
-    left |= {
-        source.member.path
-        for source in sources
-        for prefix, digests in there.items()
-        if source.member.path.startswith(prefix) and source.member.sha256 in digests
-    }
+    members = [source.member for source in sources]
+    left = delta.left_out(base, [image.image for image in images], members)
     out = [source.member for source in sources if source.member.path in left]
     needs = tuple(Need(path=part.path, size=part.size, sha256=part.sha256) for part in out)
     return [source for source in sources if source.member.path not in left], needs

@@ -15,7 +15,7 @@ from bundle.delta import Inventory, Layer, Wheel
 from bundle.engine import Engine
 from bundle.errors import IntegrityError
 from bundle.host import Host
-from bundle.manifest import Manifest
+from bundle.manifest import Manifest, Need
 from bundle.registry import Registry
 
 
@@ -41,7 +41,8 @@ def look(
     """
     known = (*releases(root), current)
     found = in_registry(registry, current, known) if registry else in_engine(engine, current, known)
-    return replace(found, wheels=tuple(_wheels(root, known)), files=_files(root))
+    wheels, small = tuple(_wheels(root, known)), tuple(_small(root))
+    return replace(found, wheels=wheels, small=small, files=_files(root))
 
 
 def _files(root: Path) -> tuple[str, ...]:
@@ -130,3 +131,16 @@ def _wheels(root: Path, known: Sequence[Manifest]) -> Iterator[Wheel]:
             continue
         if hashlib.sha256(data).hexdigest() == digest:
             yield Wheel(name=part.path.removeprefix("wheels/"), sha256=digest, size=len(data))
+
+
+def _small(root: Path) -> Iterator[Need]:
+    """The files of the small part that lie in a release as they were sealed."""
+    seen: set[tuple[str, str]] = set()
+    for path in sorted(root.glob("releases/*/MANIFEST.json")):
+        for part in (part for one in _readable([path]) for part in one.parts):
+            place = path.parent / part.path.removeprefix("small/")
+            if not part.path.startswith("small/") or (part.path, part.sha256) in seen:
+                continue
+            if site.digest_of(place) == part.sha256:
+                seen.add((part.path, part.sha256))
+                yield Need(path=part.path, size=part.size, sha256=part.sha256)

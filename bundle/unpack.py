@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import io
-import itertools
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bundle.kept import check_needs, kept, parts
 from bundle.unseal import Reader, SealError, damaged, manifest_bytes, members, say
 
 PRECONDITION, BUSY = 3, 7
@@ -39,14 +39,13 @@ def unpack(path: Path, manifest: dict[str, Any], root: Path, record: dict[str, A
     Twice is a no-op; killed anywhere, run again finishes. Raises SealError.
     """
     wheels = _wheels_for_here(manifest)
-    _check_needed_wheels(manifest, root)
+    check_needs(manifest, root)
     releases = root / "releases"
     releases.mkdir(parents=True, exist_ok=True)
     home: Path = releases / manifest["version"]
     record = {**record, "python": platform.python_version(), "installed_wheels": wheels}
     with _lock(root):
-        for stale in (*releases.glob("*.staging-*"), *releases.glob("*.old-*")):
-            shutil.rmtree(stale, ignore_errors=True)
+        _clear(releases)
         there = _is_there(home, manifest, record)
         if not there:
             _check_room(manifest, root)
@@ -60,10 +59,8 @@ def unpack(path: Path, manifest: dict[str, Any], root: Path, record: dict[str, A
                     home.rename(releases / f"{manifest['version']}.old-{os.getpid()}")
                 staging.rename(home)
             finally:
-                shutil.rmtree(staging, ignore_errors=True)
-                shutil.rmtree(
-                    releases / f"{manifest['version']}.old-{os.getpid()}", ignore_errors=True
-                )
+                _clear(releases)
+        (root / "request.json").unlink(missing_ok=True)
         _write_json(home / "release.json", record)
         _write_json(
             releases / "installed.json", {key: manifest[key] for key in ("counter", "version")}
@@ -73,6 +70,15 @@ def unpack(path: Path, manifest: dict[str, Any], root: Path, record: dict[str, A
         link.symlink_to(Path("releases") / manifest["version"])
         link.replace(root / "current")
     return home
+
+
+def _clear(releases: Path) -> None:
+    """Take away what a killed run left; a release that it had only put aside comes back, a delta may stand on it."""
+    for old in releases.glob("*.old-*"):
+        home = releases / old.name.rpartition(".old-")[0]
+        shutil.rmtree(old, ignore_errors=True) if home.exists() else old.rename(home)
+    for staging in releases.glob("*.staging-*"):
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -157,10 +163,8 @@ def _is_there(home: Path, manifest: dict[str, Any], record: dict[str, Any]) -> b
             same
             and os.access(home / ".venv/bin/python", os.X_OK)
             and all(
-                hashlib.sha256((home / member["path"][6:]).read_bytes()).hexdigest()
-                == member["sha256"]
-                for member in manifest["members"]
-                if member["path"].startswith("small/")
+                hashlib.sha256((home / part["path"][6:]).read_bytes()).hexdigest() == part["sha256"]
+                for part in parts(manifest, "small/")
             )
         )
     except (OSError, ValueError, KeyError):
@@ -171,23 +175,21 @@ def _fill(
     path: Path, manifest: dict[str, Any], wheels: list[str], staging: Path, home: Path
 ) -> None:
     places, raw = members(path), manifest_bytes(path)
-    small = [member for member in manifest["members"] if member["path"].startswith("small/")]
-    chosen = [part for part in _wheels(manifest) if part["path"][7:] in wheels]
+    chosen = [part for part in parts(manifest, "wheels/") if part["path"][7:] in wheels]
+    root = home.parents[1]
     staging.mkdir()
     with Reader(path) as file:
-        for member in small:
-            _write(
-                staging / member["path"][6:], _member(file, member, places), int(member["mode"], 8)
-            )
+        for part in parts(manifest, "small/"):
+            mode, here = int(part.get("mode", "0644"), 8), part["path"] in places
+            data = _member(file, part, places) if here else kept(root, part)
+            _write(staging / part["path"][6:], data or b"", mode)
         _write(staging / "MANIFEST.json", raw, 0o644)
         venv.EnvBuilder(symlinks=True, with_pip=False).create(staging / ".venv")
-        site = (
-            staging
-            / f".venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-        )
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        site = staging / ".venv/lib" / version / "site-packages"
     room = manifest["unpacked"]
     for part in chosen:
-        room = _unzip(part["path"], _kept(home.parents[1], part) or b"", site, room)
+        room = _unzip(part["path"], kept(root, part) or b"", site, room)
     for script in (staging / ".venv" / "bin").glob("[Aa]ctivate*"):
         script.write_text(script.read_text("utf-8").replace(str(staging), str(home)), "utf-8")
     _write_commands(site, staging / ".venv" / "bin", home / ".venv" / "bin" / "python")
@@ -195,8 +197,8 @@ def _fill(
 
 def _check_room(manifest: dict[str, Any], root: Path) -> None:
     small = sum(m["size"] for m in manifest["members"] if m["path"].startswith("small/"))
-    kept = sum(m["size"] for m in manifest["members"] if m["path"].startswith("wheels/"))
-    need, free = small + kept + manifest["unpacked"], shutil.disk_usage(root).free
+    wheels = sum(m["size"] for m in manifest["members"] if m["path"].startswith("wheels/"))
+    need, free = small + wheels + manifest["unpacked"], shutil.disk_usage(root).free
     if need > free or need > MAX_SMALL:
         problem = say(
             f"{root} has {free / 1e6:.0f} MB free, {need / 1e6:.0f} MB are needed",
@@ -206,84 +208,19 @@ def _check_room(manifest: dict[str, Any], root: Path) -> None:
         raise SealError(PRECONDITION, [problem], hint)
 
 
-def _wheels(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every wheel of the release: those in the file, and those that a delta needs from here."""
-    parts = [*manifest["members"], *manifest.get("needs", [])]
-    return [part for part in parts if part["path"].startswith("wheels/")]
-
-
-def _kept(root: Path, part: dict[str, Any]) -> bytes | None:
-    """The wheel out of the store, which outlives the bundles so that deltas need not bring it again."""
-    try:
-        data = (root / "wheels" / part["sha256"]).read_bytes()
-    except OSError:
-        return None
-    return data if hashlib.sha256(data).hexdigest() == part["sha256"] else None
-
-
-def _check_needed_wheels(manifest: dict[str, Any], root: Path) -> None:
-    """Refuse a delta whose wheels are not all here, with the request that brings them; nothing else is written."""
-    needs = [need for need in manifest.get("needs", []) if need["path"].startswith("wheels/")]
-    missing = [need["path"] for need in needs if _kept(root, need) is None]
-    if not missing:
-        return
-    version = manifest["base"]["version"]
-    problems = [f"{path}: {say('needed, and not here', '필요하지만 없음')}" for path in missing]
-    problems.insert(
-        0,
-        say(
-            f"the bundle is a delta on {version}, and {len(missing)} wheels of that are not in {root}",
-            f"번들은 {version}의 델타인데 그 휠 {len(missing)}개가 {root}에 없습니다",
-        ),
-    )
-    hint = say(
-        "Name the installation's folder with --root, or bring the full bundle.",
-        "--root로 설치 폴더를 지정하거나 전체 번들을 반입하세요.",
-    )
-    if (root / "releases").is_dir():
-        _write_json(root / "request.json", _request(manifest, missing))
-        place = root / "request.json"
-        hint = say(
-            f"Bring the full bundle, or a delta made with: invoke bundle --base {place}",
-            f"전체 번들을 반입하거나 다음으로 만든 델타를 반입하세요: invoke bundle --base {place}",
-        )
-    raise SealError(PRECONDITION, problems, hint)
-
-
-def _request(manifest: dict[str, Any], missing: list[str]) -> dict[str, Any]:
-    """An inventory that says of the images what this delta relies on (install looks), and which wheels are here."""
-    needs = {need["path"]: need for need in manifest["needs"]}
-    images = []
-    for image in manifest["images"]:
-        pairs = zip(image["diff_ids"], image["layers"], strict=True)
-        layers = itertools.takewhile(
-            lambda pair: f"blobs/{pair[1].replace(':', '/')}" in needs, pairs
-        )
-        images.append([{"diff_id": diff_id, "digest": digest} for diff_id, digest in layers])
-    wheels = [
-        {"name": path[7:], "sha256": need["sha256"], "size": need["size"]}
-        for path, need in needs.items()
-        if path.startswith("wheels/") and path not in missing
-    ]
-    head = {"format": 1, "product": manifest["product"], "kind": "inventory"}
-    head |= {"version": manifest["base"]["version"], "arch": manifest["arch"]}
-    head |= {"store": manifest["base"]["store"], "gone": missing}
-    return {**head, "images": [image for image in images if image], "wheels": wheels}
-
-
 def _keep_wheels(path: Path, manifest: dict[str, Any], store: Path) -> None:
     """Put the carried wheels into the store, and take out those that no release here is made of."""
     store.mkdir(mode=0o755, exist_ok=True)
-    places, used = members(path), {part["sha256"] for part in _wheels(manifest)}
+    places, used = members(path), {part["sha256"] for part in parts(manifest, "wheels/")}
     with Reader(path) as file:
         for member in manifest["members"]:
-            if member["path"].startswith("wheels/") and _kept(store.parent, member) is None:
+            if member["path"].startswith("wheels/") and kept(store.parent, member) is None:
                 staging = store / ".new"
                 _write(staging, _member(file, member, places), 0o644)
                 staging.replace(store / member["sha256"])
     for other in store.parent.glob("releases/*/MANIFEST.json"):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            used |= {part["sha256"] for part in _wheels(json.loads(other.read_bytes()))}
+            used |= {part["sha256"] for part in parts(json.loads(other.read_bytes()), "wheels/")}
     for wheel in store.iterdir():
         if wheel.name not in used:
             wheel.unlink()

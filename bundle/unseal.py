@@ -256,7 +256,7 @@ def _check_delta(manifest: Any, seen: set[str]) -> None:
         raise ValueError("base")
     for need in needs:
         _check_member(need, seen)
-        if not need["path"].startswith(("blobs/sha256/", "wheels/", "extras/")):
+        if not need["path"].startswith(("blobs/sha256/", "wheels/", "small/", "extras/")):
             raise ValueError(f"needs {need['path']}")
 
 
@@ -527,6 +527,7 @@ def load(bundle: Path, manifest: dict[str, Any], module: str) -> Any:
         raise damaged(f"{name}: {say('changed since it was checked', '검사한 뒤에 변경됨')}")
     loaded = ModuleType(f"bundle.{module}")
     sys.modules |= {"bundle": ModuleType("bundle"), "bundle.unseal": sys.modules[__name__]}
+    sys.modules[f"bundle.{module}"] = loaded
     exec(compile(source, name, "exec"), loaded.__dict__)
     return loaded
 

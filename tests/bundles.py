@@ -80,7 +80,7 @@ def tree(folder: Path) -> Path:
     for name in (
         "scripts/bootstrap.sh",
         "bundle/unseal.py",
-        *(f"bundle/{name}.py" for name in ("arrive", "parts", "unpack")),
+        *(f"bundle/{name}.py" for name in ("arrive", "kept", "parts", "unpack")),
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((TOP / name).read_bytes())

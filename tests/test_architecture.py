@@ -70,8 +70,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "deciding",
         (
             *("config", "settings", "words", "services", "plan", "templates", "recipes"),
-            *("manifest", "delta", "trust", "unseal", "unpack", "arrive", "parts", "environment"),
-            *("fragment", "certificates", "chain"),
+            *("manifest", "delta", "trust", "unseal", "unpack", "kept", "arrive", "parts"),
+            *("environment", "fragment", "certificates", "chain"),
             *(
                 "components",
                 "licences",

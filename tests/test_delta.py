@@ -161,7 +161,16 @@ def inventory_of(made: bundles.Made, folder: Path, *, wheels: bool = True) -> In
         if part.path.startswith("wheels/") and wheels
     )
     known = Inventory(
-        version="1.0", arch=sealed.arch, store="graphdriver", images=images, wheels=there
+        version="1.0",
+        arch=sealed.arch,
+        store="graphdriver",
+        images=images,
+        wheels=there,
+        small=tuple(
+            manifest.Need(path=part.path, size=part.size, sha256=part.sha256)
+            for part in sealed.members
+            if part.path.startswith("small/")
+        ),
     )
     path = folder / "inventory.json"
     path.write_bytes(delta.dump(known))
@@ -177,9 +186,11 @@ def test_delta_carries_all_but_layers_and_wheels(full: bundles.Made, tmp_path: P
     assert sealed.images == full.manifest.images
     needed = {need.path for need in sealed.needs}
     layers = {manifest.blob_path(d) for img in sealed.images for d in img.layers}
-    assert needed == layers | {
-        f"wheels/{name}" for group in sealed.wheels.values() for name in group
-    }
+    wheels = {f"wheels/{name}" for group in sealed.wheels.values() for name in group}
+    small = {"small/README.md", "small/tasks.py", "small/scripts/bootstrap.sh"}
+    assert needed == layers | wheels | small  # and not what may be run: a need has no mode
+    always = {f"small/bundle/{name}.py" for name in ("arrive", "kept", "unpack", "unseal")}
+    assert always <= {member.path for member in sealed.members}
     assert {part.path for part in sealed.parts} == {part.path for part in full.manifest.members}
     unseal.check(made.path, made.digest)
     assert newest_bundle_is(full.path, made.path)
@@ -208,7 +219,8 @@ def test_what_is_gone_is_named(full: bundles.Made, tmp_path: Path) -> None:
         ("base", None),
         ("base", {"version": "../1", "store": "x", "inventory": "0" * 64}),
         ("base", {"version": "1", "store": "x", "inventory": "0"}),
-        ("needs", [{"path": "small/x", "size": 1, "sha256": "0" * 64}]),
+        ("needs", [{"path": "other/x", "size": 1, "sha256": "0" * 64}]),
+        ("needs", [{"path": "small/bundle/unpack.py", "size": 1, "sha256": "0" * 64}]),
         ("needs", [{"path": "wheels/../x", "size": 1, "sha256": "0" * 64}]),
         ("needs", [{"path": "wheels/x", "size": -1, "sha256": "0" * 64}]),
         ("needs", [{"path": "wheels/x", "size": 1, "sha256": "x"}]),
@@ -249,7 +261,7 @@ def test_delta_without_its_wheels_is_refused_with_a_request(
     data = unseal.read_manifest(made.path)
     wheel = next((root / "wheels").iterdir())
     wheel.write_bytes(b"damaged")
-    with pytest.raises(unseal.SealError, match="1 wheels of that are not in") as refused:
+    with pytest.raises(unseal.SealError, match="1 wheels and files of that are not in") as refused:
         unpack.unpack(made.path, data, root, {"sha256_manifest": "2"})
     assert refused.value.code == 3
     assert "request.json" in refused.value.hint
@@ -257,9 +269,36 @@ def test_delta_without_its_wheels_is_refused_with_a_request(
     asked = read_inventory(root / "request.json", full.manifest.arch)
     again = bundles.make(tmp_path / "again", base=asked, version="1.1")
     assert {part.path for part in again.manifest.needs} == {
-        part.path for part in made.manifest.needs if part.path.startswith("blobs/")
+        part.path for part in made.manifest.needs if not part.path.startswith("wheels/")
     }
     unpack.unpack(again.path, unseal.read_manifest(again.path), root, {"sha256_manifest": "3"})
+
+
+def test_delta_stands_on_a_release_that_a_killed_run_had_put_aside(
+    full: bundles.Made, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    unpack.unpack(full.path, unseal.read_manifest(full.path), root, {"sha256_manifest": "1"})
+    made = bundles.make(tmp_path / "made", base=inventory_of(full, tmp_path))
+    home = root / "releases/1.0"
+    home.rename(root / "releases/1.0.old-4711")
+    data = unseal.read_manifest(made.path)
+    assert unpack.unpack(made.path, data, root, {"sha256_manifest": "2"}) == home
+    assert (home / "tasks.py").read_text() == "# a task\n"
+    assert [path.name for path in (root / "releases").iterdir() if path.is_dir()] == ["1.0"]
+
+
+def test_file_of_an_earlier_release_that_was_changed_is_asked_for(
+    full: bundles.Made, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    home = unpack.unpack(full.path, unseal.read_manifest(full.path), root, {"sha256_manifest": "1"})
+    made = bundles.make(tmp_path / "made", base=inventory_of(full, tmp_path))
+    (home / "tasks.py").write_text("# another\n")
+    with pytest.raises(unseal.SealError, match=r"small/tasks\.py: needed"):
+        unpack.unpack(made.path, unseal.read_manifest(made.path), root, {"sha256_manifest": "2"})
+    asked = read_inventory(root / "request.json", full.manifest.arch)
+    assert {file.path for file in asked.small} == {"small/README.md", "small/scripts/bootstrap.sh"}
 
 
 def test_delta_on_a_host_without_an_installation_writes_nothing(

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import unseal
+from bundle import arrive, kept, unpack, unseal
 from tests import bundles
+
+LENT = (unseal, arrive, kept, unpack)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +245,7 @@ def _own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command lends itself to unpack.py as a stub of the package: undo that."""
     import sys
 
-    for name in ("bundle", "bundle.unseal"):
+    for name in ("bundle", *(module.__name__ for module in LENT)):
         monkeypatch.setitem(sys.modules, name, sys.modules[name])
     monkeypatch.setattr(unseal, "KOREAN", False)
 

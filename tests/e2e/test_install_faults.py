@@ -7,7 +7,9 @@ with its own letters, and a proxy that leads nowhere. It boots by systemd; the r
 from __future__ import annotations
 
 import random
+import re
 import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ import pytest
 
 from bundle import carry, closed, debs, seal
 from bundle.closed import ClosedHost
+from bundle.workflows.connected import read_inventory
+from tests.bundles import unseal_arch
+from tests.e2e.again import seal_again
 from tests.e2e.stack import Sealed
 
 TOP = Path(__file__).parents[2]
@@ -281,6 +286,67 @@ def test_second_install_changes_nothing(spare: Spare) -> None:
     assert (spare.sh(list_all).text, spare.sh(secrets).text) == before
 
 
+def cross(spare: Spare, sealed: Sealed) -> Outcome:
+    """Bring a bundle file in, check and unpack it."""
+    place = spare.host.put(sealed.path, "/media")
+    return spare.sh(
+        f"tar -xf {place} --occurrence=1 bootstrap.sh && sh bootstrap.sh {place}"
+        f" --fingerprint {sealed.fingerprint} --root {shlex.quote(ROOT)}"
+    )
+
+
+def take_inventory(spare: Spare, folder: Path) -> Path:
+    """The inventory of the spare host, carried out."""
+    assert spare.invoke("inventory --out /root/inventory.json").code == 0
+    return Path(shutil.copy(spare.host.root / "root/inventory.json", folder))
+
+
+@pytest.mark.timeout(120)
+def test_inventory_gives_nothing_away(spare: Spare, tmp_path: Path) -> None:
+    text = take_inventory(spare, tmp_path).read_text("utf-8")
+    assert text.count('"diff_id"') > 10
+    assert text.count('"sha256"') > 10
+    words = spare.sh("hostname; hostname -I; cat /etc/machine-id; ls /").text.split()
+    site = spare.sh(
+        f"cd {shlex.quote(ROOT)} && cat site-id; cat site.toml | sed -n 's/^domain = //p'"
+    )
+    secret = spare.sh(
+        f"cd {shlex.quote(ROOT)}/secrets && find . -type f -exec cat {{}} + | tr -d '\\0'"
+    )
+    assert len(secret.text) > 1000
+    for word in {*words, *site.text.replace('"', " ").split(), *secret.text.split(), ROOT}:
+        if len(word) > 3:
+            assert word not in text, word
+    assert not re.search(r"\b\d{1,3}(\.\d{1,3}){3}\b", text)
+
+
+@pytest.mark.timeout(200)
+def test_delta_with_nothing_changed_is_small_and_changes_nothing(
+    spare: Spare, sealed: Sealed, tmp_path: Path
+) -> None:
+    same = seal_again(sealed, tmp_path, take_inventory(spare, tmp_path))
+    assert same.path.stat().st_size <= 1_000_000
+    before = spare.sh("docker ps --no-trunc --format '{{.ID}} {{.Image}}' | sort").text
+    outcome = cross(spare, same)
+    assert outcome.code == 0, outcome.text
+    outcome = spare.invoke("install --yes")
+    assert outcome.code == 0, outcome.text
+    assert spare.sh("docker ps --no-trunc --format '{{.ID}} {{.Image}}' | sort").text == before
+    assert spare.invoke("verify --only svc-images").code == 0
+
+
+@pytest.mark.timeout(60)
+def test_delta_without_its_wheels_is_refused_by_bootstrap(
+    spare: Spare, sealed: Sealed, tmp_path: Path
+) -> None:
+    same = seal_again(sealed, tmp_path, take_inventory(spare, tmp_path))
+    wheels = f"{shlex.quote(ROOT)}/wheels"
+    spare.sh(f"cd {wheels} && mv $(ls | head -1) /root/wheel")
+    refused(cross(spare, same), 3, "1 wheels and files of that are not in", "request.json")
+    spare.sh(f"mv /root/wheel {wheels}/$(sha256sum /root/wheel | cut -d ' ' -f 1)")
+    assert cross(spare, same).code == 0
+
+
 @pytest.mark.timeout(300)
 def test_renewed_certificate_reaches_its_service_without_a_new_container(spare: Spare) -> None:
     ids = "docker ps --no-trunc --format '{{.Names}} {{.ID}}' | sort"
@@ -377,3 +443,18 @@ def test_uninstall_leaves_data_and_purge_leaves_nothing(spare: Spare) -> None:
     left = "docker volume ls -q; docker images; ls /etc/cron.d /etc/systemd/system/*"
     assert "tracking" not in spare.sh(left).text
     assert spare.sh(f"ls {shlex.quote(ROOT)}").text.split() == ["current", "releases", "wheels"]
+
+
+@pytest.mark.timeout(120)
+def test_delta_without_its_base_is_refused_before_anything_is_changed(
+    spare: Spare, tmp_path: Path
+) -> None:
+    """The last test has emptied the engine, and the release here came as a delta."""
+    outcome = spare.invoke("install --yes")
+    refused(outcome, 3, "the bundle is a delta on", "blobs/sha256/", "request.json")
+    assert spare.untouched()
+    assert spare.sh("docker images -q").text == ""
+    request = Path(shutil.copy(spare.host.root / ROOT.lstrip("/") / "request.json", tmp_path))
+    asked = read_inventory(request, unseal_arch())
+    assert asked.images == ()
+    assert len(asked.wheels) > 10
