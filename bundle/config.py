@@ -62,6 +62,7 @@ class BundleConfig:
     extras_files: tuple[Named, ...]
     extras_wheels: tuple[str, ...]
     extras_compose: str
+    extras_allowed: str
     extras_limit_mb: int
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from bundle import fragment, store, unseal
+from bundle import fragment, leaks, store, unseal
 from bundle.config import BundleConfig
 from bundle.engine import Engine
 from bundle.errors import BundleError, ConfigError, PreconditionError, Problem
@@ -65,6 +65,7 @@ def gather(
     wheels = _wheels(work)
     members |= {f"extras/wheels/{name}": path for name, path in wheels.items()}
     _check_room(work, members)
+    reviewed = _reviewed(work)
     compose = _fragment(work)
     if compose:
         members[EXTRAS_COMPOSE] = compose
@@ -78,7 +79,7 @@ def gather(
         wheels=tuple(sorted(wheels)),
         compose=EXTRAS_COMPOSE if compose else "",
     )
-    return tuple(images), Added(members=members, sealed=sealed)
+    return tuple(images), Added(members=members, sealed=sealed, reviewed=reviewed)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -288,6 +289,20 @@ def _record_problem(
         if base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode() != wanted:
             return say(f"{name} is not what RECORD says", f"{name}이(가) RECORD와 다릅니다")
     return ""
+
+
+# --- finds that somebody has looked at --------------------------------------------------------------------------------
+
+
+def _reviewed(work: _Gathering) -> Path | None:
+    if not work.config.extras_allowed:
+        return None
+    path = work.folder / Path(work.config.extras_allowed).expanduser()
+    try:
+        leaks.read_allowed(path)
+    except ConfigError as error:
+        work.wrong += error.problems
+    return path
 
 
 # --- fragment ---------------------------------------------------------------------------------------------------------

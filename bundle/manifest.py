@@ -79,10 +79,14 @@ class SealedExtras:
 
 @dataclass(frozen=True, kw_only=True)
 class Added:
-    """What is to be sealed of a site's own, beside its images: the manifest's entry, and each member's file."""
+    """What is to be sealed of a site's own, beside its images: the manifest's entry, and each member's file.
+
+    `reviewed` is the site's list of what the scan for secrets finds and is none.
+    """
 
     sealed: SealedExtras = field(default_factory=SealedExtras)
     members: Mapping[str, Path] = field(default_factory=dict)
+    reviewed: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,8 +103,10 @@ def scan(
 def refusal(left: Sequence[tuple[str, Find]]) -> IntegrityError:
     """What was found and where, never the thing itself."""
     hint = say(
-        "Take it out, or, if it was looked at and is none, add it to leaks/allowed.toml with the reason.",
-        "해당 파일을 빼거나, 검토 결과 비밀이 아니면 이유와 함께 leaks/allowed.toml에 추가하세요.",
+        "Take it out, or, if it was looked at and is none, add it to leaks/allowed.toml with the reason"
+        " (of a site's own: to the file that extras.allowed names).",
+        "해당 파일을 빼거나, 검토 결과 비밀이 아니면 이유와 함께 leaks/allowed.toml에 추가하세요"
+        " (사이트의 것은 extras.allowed가 가리키는 파일에).",
     )
     shown, more = left[:MOST_SHOWN], len(left) - MOST_SHOWN
     problems = [

@@ -268,6 +268,11 @@ BUNDLE = (
         help="a compose file whose services join the stack under its rules, see docs/extras.md",
     ),
     Setting(
+        key="extras.allowed",
+        default="",
+        help="what the secrets scan finds in the site's own and somebody has looked at; a file like leaks/allowed.toml",
+    ),
+    Setting(
         key="extras.limit_mb",
         default=20000,
         help="files and wheels of the site may have this much in all, MB: a guard against the wrong folder",

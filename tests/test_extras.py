@@ -181,6 +181,16 @@ def test_fragment_is_read_with_what_travels(site: Path) -> None:
     assert "No such file" in refused(site, 'extras.compose = "gone.yaml"')
 
 
+def test_reviewed_finds_are_read_before_anything_is_sealed(site: Path) -> None:
+    (site / "ok.toml").write_text(
+        f'[[allowed]]\nrule = "private key"\npath = "x"\nsha256 = "{"0" * 64}"\nreason = "a test key"'
+    )
+    assert gather(site, 'extras.allowed = "ok.toml"').reviewed == site / "ok.toml"
+    (site / "bad.toml").write_text('[[allowed]]\nrule = "private key"')
+    assert "an entry is not whole" in refused(site, 'extras.allowed = "bad.toml"')
+    assert "gone.toml" in refused(site, 'extras.allowed = "gone.toml"')
+
+
 @pytest.mark.parametrize(
     ("lie", "message"),
     [

@@ -89,7 +89,7 @@ def make_bundle(here: Path, order: Order) -> str:
             base=inventory,
             added=added,
             small={**seal.small_files(here), **papers.files},
-            inspect=documents.last_look(desk, key, papers.inventory),
+            inspect=documents.last_look(desk, key, papers.inventory, added.reviewed),
         )
     rows = room.write(sealed.path.with_suffix(".sizes.txt"), packed) if order.sizes else None
     log.info("%s", report(sealed, time.monotonic() - start, papers.companion, rows))

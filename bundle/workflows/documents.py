@@ -172,9 +172,12 @@ def write_sources(desk: Desk, inventory: Inventory, out: Path) -> Companion:
 
 
 def last_look(
-    desk: Desk, key: seal.SealKey, inventory: Inventory
+    desk: Desk, key: seal.SealKey, inventory: Inventory, reviewed: Path | None = None
 ) -> Callable[[list[seal.Source]], list[seal.Source]]:
-    """The scan of all that is about to be sealed, which gives back what it was given, or raises."""
+    """The scan of all that is about to be sealed, which gives back what it was given, or raises.
+
+    `reviewed` is the site's own list of finds that somebody has looked at.
+    """
     recipes = desk.inputs.recipes
     debs = {
         deb for name in recipes.all for deb in recipes.packages(name) if deb.name == AUTHORITIES
@@ -189,6 +192,7 @@ def last_look(
         scalar=scalar,
     )
     rules, allowed = leaks.rules(host), leaks.read_allowed(desk.here / "leaks" / "allowed.toml")
+    allowed += leaks.read_allowed(reviewed) if reviewed else ()
 
     def look(found: list[seal.Source]) -> list[seal.Source]:
         travelling = [

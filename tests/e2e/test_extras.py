@@ -131,9 +131,7 @@ def test_its_run_is_in_both_trackers(other: Stack) -> None:
 def test_every_line_is_green_and_status_knows_it(other: Stack) -> None:
     assert red(other) == {}
     assert "extra-judge" in other.invoke("status")
-    assert (
-        "extra-judge" in other.invoke("logs", "--service", "extra-judge", "--since", "1h") or True
-    )
+    assert "extra-judge" in other.invoke("logs", "--service", "extra-judge", "--since", "1h")
 
 
 def test_credential_is_in_its_file_only(other: Stack) -> None:
