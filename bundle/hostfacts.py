@@ -40,7 +40,6 @@ def gather(
     packages: Iterable[Path],
     paths: Iterable[Path],
     public: Iterable[str],
-    key: bytes,
     scalar: bytes,
 ) -> Host:
     """This host's particulars.
@@ -64,7 +63,6 @@ def gather(
         paths=telling_paths([*paths, home]),
         certificates=own_authorities(trusted, packages),
         logins=tuple(sorted(set(logins(texts)))),
-        key=key,
         scalar=scalar,
     )
 

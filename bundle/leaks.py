@@ -17,7 +17,7 @@ from pathlib import Path
 from bundle.config import read_table
 from bundle.errors import ConfigError
 
-FORM = 2  # of the rules below; raise it when one changes
+FORM = 3  # of the rules below; raise it when one changes
 BEFORE, AFTER = 64, 4096  # of a needle, what its pattern may look at
 PEM = re.compile(
     rb"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|[\s\"'+,;])*"
@@ -85,14 +85,13 @@ class Host:
     """What is particular to the connected host.
 
     `names` are telling ones. `certificates`: DER of the authorities that it trusts and Debian does not; `logins`:
-    passwords in its proxies' and indexes' addresses; `key`: the signing key in PEM, and its number.
+    passwords in its proxies' and indexes' addresses; `scalar`: the private number of the signing key.
     """
 
     names: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     certificates: tuple[bytes, ...] = ()
     logins: tuple[str, ...] = ()
-    key: bytes = b""
     scalar: bytes = b""
 
 
@@ -129,8 +128,8 @@ def rules(host: Host) -> tuple[Rule, ...]:
         Rule(name="certificate authority of this host", needles=_certificate_needles(der))
         for der in host.certificates
     ]
-    if host.key:
-        found.append(Rule(name="signing key", needles=(*_pem_needles(host.key), host.scalar)))
+    if host.scalar:
+        found.append(Rule(name="signing key", needles=_scalar_needles(host.scalar)))
     return tuple(found)
 
 
@@ -161,10 +160,15 @@ def _last_piece(text: bytes, width: int) -> bytes:
     return text[start : start + 40]
 
 
-def _pem_needles(pem: bytes) -> tuple[bytes, ...]:
-    """The body of a PEM text in its longest pieces; lines that every key of this kind begins with are left out."""
-    lines = [line.strip() for line in pem.splitlines() if line.strip() and b"-----" not in line]
-    return tuple(line[-40:] for line in lines[1:] if len(line) >= 40) or (lines[0][-40:],)
+def _scalar_needles(scalar: bytes) -> tuple[bytes, ...]:
+    """The private number as it is, in hex, and in base64 wherever it begins and wherever one line ends."""
+    pieces = []
+    for shift in range(3):
+        text = base64.b64encode(bytes(shift) + scalar)[
+            shift + 1 :
+        ]  # its first letter may hold other bits
+        pieces += [text[:18], text[18:36]]
+    return scalar, scalar.hex().encode(), scalar.hex().upper().encode(), *pieces
 
 
 def certificates(pem: bytes) -> Iterator[bytes]:

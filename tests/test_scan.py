@@ -33,7 +33,6 @@ HOST = Host(
     paths=("/home/kim", "/srv/checkouts/bundle"),
     certificates=(AUTHORITY,),
     logins=("correct horse",),
-    key=PEM,
     scalar=SCALAR,
 )
 RULES = leaks.rules(HOST)
@@ -72,7 +71,14 @@ CANARIES = {
         + b"A" * 64,
     ),
     "signing key, DER": ("signing key", b"\x30\x77\x02\x01\x01\x04\x20" + SCALAR),
+    "signing key, PEM": ("signing key", b"\n".join(PEM.splitlines()[1:-1])),
     "signing key, base64": ("signing key", b"".join(PEM.splitlines()[1:-1])),
+    "signing key, traditional": (
+        "signing key",
+        b"\n".join(pem(KEY, serialization.PrivateFormat.TraditionalOpenSSL).splitlines()[1:-1]),
+    ),
+    "signing key, hex": ("signing key", SCALAR.hex().encode()),
+    "signing key, shifted": ("signing key", base64.b64encode(b"x" + SCALAR + b"y")),
     "host name": ("host name", b"built on build7.corp.example today"),
     "host name, short": ("host name", b"user@build7:~$"),
     "host name, upper": ("host name", b"\\\\BUILD7\\share"),
@@ -97,6 +103,9 @@ CANARIES = {
     "token, Stripe": ("token", b"sk_live_" + b"a1B2" * 6),
 }
 HARMLESS = {
+    "the public key that belongs to it": KEY.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ),
     "header of a key without one": b"-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----",
     "code that looks for keys": b'if text.startswith("-----BEGIN RSA PRIVATE KEY-----"):\n    return',
     "a public key": b"-----BEGIN PUBLIC KEY-----\n" + b"A" * 64,
@@ -333,9 +342,7 @@ def test_proxy_and_its_password_come_from_the_environment(
     for name in hostfacts.ADDRESSES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("https_proxy", "http://kim:s3cr3t-word@inspect.corp.example:3128")
-    host = hostfacts.gather(
-        trusted=tmp_path / "none", packages=(), paths=(), public=(), key=b"", scalar=b""
-    )
+    host = hostfacts.gather(trusted=tmp_path / "none", packages=(), paths=(), public=(), scalar=b"")
     assert "inspect.corp.example" in host.names
     assert "s3cr3t-word" in host.logins
 

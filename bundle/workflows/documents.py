@@ -188,7 +188,6 @@ def last_look(
         packages=desk.inputs.fetch_debs(sorted(debs)).values(),
         paths=(desk.here, desk.config.cache, config_folder()),
         public=(*inventory.images, *(c.name for c in inventory.components), PRODUCT),
-        key=key.path.read_bytes(),
         scalar=scalar,
     )
     rules, allowed = leaks.rules(host), leaks.read_allowed(desk.here / "leaks" / "allowed.toml")
