@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 Kind = Literal["deb", "pypi", "golang"]
 TOOL = "tool"  # the place of the wheels that travel beside the images
+SITE = "site"  # the place of the wheels that a site added
+BESIDE = (TOOL, SITE)
 MAGIC = b"\xff Go buildinf:"
 INLINE = 2  # the flag of Go 1.18 and later: the texts follow the header
 SUITES = {"bookworm": "12", "trixie": "13", "forky": "14"}
@@ -43,7 +45,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Component:
-    """One package in one version, and the images (or `tool`) that it is in.
+    """One package in one version, and the images (or `tool`, `site`: beside them) that it is in.
 
     `sha256` is the digest of the file that was fetched; `h1` is Go's sum of a module.
     """

@@ -5,6 +5,7 @@ Texts lie in the cache under their own digest, since hundreds of packages carry 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tarfile
@@ -70,6 +71,19 @@ class Shelf:
     def keep_all(self, found: Iterable[tuple[str, bytes]]) -> tuple[Text, ...]:
         """Keep each of `found`, by name."""
         return tuple(sorted(self.keep(name, data) for name, data in found))
+
+    def made(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """What `make` gives, kept under a name that says all that it depends on, with its own digest."""
+        path, mark = self.root / "made" / name, self.root / "made" / f"{name}.sha256"
+        with contextlib.suppress(OSError):
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() == mark.read_text("utf-8"):
+                return data
+        data = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, data)
+        write_file(mark, hashlib.sha256(data).hexdigest().encode())
+        return data
 
     def read(self, digest: str) -> bytes:
         """The bytes of the text `digest`.

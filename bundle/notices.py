@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import lzma
 import tarfile
 from collections.abc import Callable, Iterable
 
-from bundle.components import TOOL, Component, Inventory
+from bundle.components import SITE, TOOL, Component, Inventory
 
 MOMENT = 315_532_800  # 1980: the archive changes with its texts only
 FILTER = {
@@ -56,9 +57,15 @@ def archive(inventory: Inventory, read: Callable[[str], bytes]) -> bytes:
     return lzma.compress(tarball(files, MOMENT), filters=[FILTER])
 
 
+def archive_key(inventory: Inventory) -> str:
+    """A name for all that the archive depends on."""
+    said = f"{sorted(FILTER.items())} {MOMENT} {index(inventory)} {overview(inventory)}"
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
 def text_path(digest: str) -> str:
     """Where the archive has the text `digest`."""
-    return f"texts/{digest[:16]}.txt"
+    return f"texts/{digest[:32]}.txt"
 
 
 def index(inventory: Inventory) -> str:
@@ -108,5 +115,6 @@ def _row(component: Component) -> str:
         len(licence) > 120
     ):  # one file may be under dozens of licences; the bills of materials have them all
         licence = licence[:120].rpartition(" AND ")[0] + " AND …"
-    places = ", ".join("the tool" if place == TOOL else place for place in component.places)
+    names = {TOOL: "the tool", SITE: "the site's extras"}
+    places = ", ".join(names.get(place, place) for place in component.places)
     return f"| {component.name} | {component.version} | {licence.replace('|', '/')} | {places} |\n"

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from bundle.components import TOOL, Component, Inventory
+from bundle.components import BESIDE, Component, Inventory
 
 PRODUCT = "tracking-bundle"
 OWN_LICENCE = "Apache-2.0"
@@ -137,9 +137,10 @@ def _spdx_relations(inventory: Inventory) -> list[dict[str, str]]:
     pairs = [("SPDXRef-DOCUMENT", "DESCRIBES", product)]
     pairs += [(product, "CONTAINS", f"SPDXRef-image-{_plain(name)}") for name in inventory.images]
     for component in inventory.components:
-        for place in component.places:
-            holder = product if place == TOOL else f"SPDXRef-image-{_plain(place)}"
-            pairs.append((holder, "CONTAINS", f"SPDXRef-{component.id}"))
+        holders = (
+            product if p in BESIDE else f"SPDXRef-image-{_plain(p)}" for p in component.places
+        )
+        pairs += [(h, "CONTAINS", f"SPDXRef-{component.id}") for h in dict.fromkeys(holders)]
     return [
         {"spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other}
         for one, kind, other in pairs
@@ -222,9 +223,10 @@ def _cyclonedx_component(inventory: Inventory, component: Component) -> dict[str
 
 
 def _cyclonedx_tree(inventory: Inventory) -> list[dict[str, Any]]:
-    """Who holds what: the product its images and the tool's wheels, each image its packages."""
+    """Who holds what: the product its images and the wheels beside them, each image its packages."""
     top = [f"image-{name}" for name in inventory.images]
-    tree = [{"ref": PRODUCT, "dependsOn": [*top, *(c.id for c in inventory.of(TOOL))]}]
+    beside = [c.id for c in inventory.components if set(BESIDE) & set(c.places)]
+    tree = [{"ref": PRODUCT, "dependsOn": [*top, *beside]}]
     return tree + [
         {"ref": f"image-{name}", "dependsOn": [c.id for c in inventory.of(name)]}
         for name in inventory.images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from bundle import facts, modules, streams
 from bundle.components import (
     MAGIC,
+    SITE,
     TOOL,
     BuildInfo,
     Component,
@@ -27,7 +29,7 @@ from bundle.errors import BundleError, IntegrityError
 from bundle.facts import Shelf
 from bundle.host import write_file
 from bundle.packing import PackedImage
-from bundle.recipes import Deb, Pin, Recipe, Recipes, file_digest
+from bundle.recipes import Deb, Pin, Recipe, Recipes, content_key, file_digest
 
 GO_PROGRAMS = {"minio": "usr/local/bin/minio"}
 BUILD_INFO_SIZE = 1 << 20
@@ -81,21 +83,25 @@ def gather(
     *,
     version: str,
     created: int,
+    site: Sequence[Path] = (),
 ) -> Inventory:
-    """Everything that the images and the tool are made of.
+    """Everything that the images and the tool are made of, and the wheels that the `site` added.
 
     Raises IntegrityError when a program holds a module that no lock names, PreconditionError when an input is gone.
     """
     source = Source(inputs=inputs, packed={image.image.name: image for image in packed})
-    ours = [name for name in source.packed if name in inputs.recipes.all]
+    known = inputs.recipes.all
+    ours = [name for name in source.packed if name in known and known[name].uid]
     found = [*_debs(source, ours), *_wheels(source, ours), *_modules(source, ours)]
+    tool = sorted({path for group in wheels.values() for path in group})
+    beside = _beside(inputs.shelf, site, SITE)
     return Inventory(
         version=version,
         arch=inputs.arch,
         created=created,
         suite=inputs.recipes.suite,
         images={name: image.image.manifest for name, image in sorted(source.packed.items())},
-        components=merge([*found, *_tool(inputs.shelf, wheels)]),
+        components=merge([*found, *_beside(inputs.shelf, tool, TOOL), *beside]),
         unread=tuple(sorted(set(source.packed) - set(ours))),
     )
 
@@ -225,26 +231,30 @@ def _wheels(source: Source, ours: Iterable[str]) -> list[Component]:
 
 def _read_wheels(inputs: Inputs, pins: Sequence[Pin]) -> dict[Pin, tuple[str, Facts]]:
     shelf, found = inputs.shelf, {}
-    for pin in pins:
-        known = [(digest, said) for digest in pin.digests if (said := shelf.known(digest))]
-        if len(known) == 1:
-            found[pin] = known[0]
+    notes = {
+        pin: shelf.note(f"wheel-{content_key([(inputs.arch, pin.text.encode())])}") for pin in pins
+    }
+    for pin, note in notes.items():
+        digest = note.read_text("utf-8") if note.is_file() else ""
+        if digest in pin.digests and (said := shelf.known(digest)):
+            found[pin] = (digest, said)
     missing = [pin for pin in pins if pin not in found]
     for pin, path in inputs.fetch_wheels(missing).items() if missing else ():
         digest = file_digest(path)
         found[pin] = (digest, shelf.learn(digest, lambda p=path: facts.of_wheel(shelf, p)))  # type: ignore[misc]
+        write_file(notes[pin], digest.encode())
     return found
 
 
-def _tool(shelf: Shelf, wheels: Mapping[str, Sequence[Path]]) -> list[Component]:
-    """The wheels that travel beside the images, for the tool itself."""
+def _beside(shelf: Shelf, wheels: Iterable[Path], place: str) -> list[Component]:
+    """The wheels that travel beside the images."""
     found = []
-    for path in sorted({path for group in wheels.values() for path in group}):
+    for path in wheels:
         name, version = path.name.split("-")[:2]
         digest = file_digest(path)
         said = shelf.learn(digest, lambda p=path: facts.of_wheel(shelf, p))  # type: ignore[misc]
-        plain = name.replace("_", "-").lower()
-        found.append(_component("pypi", plain, version, TOOL, said, sha256=digest))
+        plain = re.sub(r"[-_.]+", "-", name).lower()
+        found.append(_component("pypi", plain, version, place, said, sha256=digest))
     return found
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from bundle import licences, notices, provenance, sbom
 from bundle.components import (
-    TOOL,
+    BESIDE,
     Component,
     Inventory,
     Text,
@@ -77,7 +77,7 @@ def test_both_bills_name_every_component_in_every_place() -> None:
     tree = {node["ref"]: set(node["dependsOn"]) for node in cyclone["dependencies"]}
     for component in INVENTORY.components:
         for place in component.places:
-            holder = "tracking-bundle" if place == TOOL else f"image-{place}"
+            holder = "tracking-bundle" if place in BESIDE else f"image-{place}"
             assert (f"SPDXRef-{holder}", f"SPDXRef-{component.id}") in pairs
             assert component.id in tree[holder]
     assert len(pairs) == len(INVENTORY.images) + sum(len(c.places) for c in INVENTORY.components)

@@ -225,3 +225,17 @@ def test_facts_are_learned_once_and_again_when_a_text_is_gone(tmp_path: Path) ->
     path.write_bytes(b"not a zip")
     with pytest.raises(IntegrityError, match="not a wheel"):
         facts.of_wheel(shelf, path)
+
+
+def test_what_is_made_is_made_once_and_again_when_it_was_damaged(tmp_path: Path) -> None:
+    shelf, calls = Shelf(root=tmp_path), []
+
+    def make() -> bytes:
+        calls.append(1)
+        return b"made"
+
+    assert shelf.made("x", make) == shelf.made("x", make) == b"made"
+    assert len(calls) == 1
+    (tmp_path / "made" / "x").write_bytes(b"other")
+    assert shelf.made("x", make) == b"made"
+    assert len(calls) == 2

@@ -85,10 +85,15 @@ def make(
     wheels: Mapping[str, Sequence[Path]],
     database: str,
     out: Path,
+    added: Mapping[str, Path],
 ) -> Papers:
-    """The documents for the small part by path, and the companion file, written into `out`."""
+    """The documents for the small part by path, and the companion file, written into `out`.
+
+    `added` are the members that the site added.
+    """
+    site = [path for name, path in sorted(added.items()) if name.startswith("extras/wheels/")]
     with step(say("inventory of all components", "구성 요소 목록")):
-        inventory = take_inventory(desk, packed, wheels)
+        inventory = take_inventory(desk, packed, wheels, site)
         files = write_documents(desk, inventory, database)
     with step(say("sources of MinIO, for the companion file", "MinIO 소스 (동반 파일)")):
         companion = write_sources(desk, inventory, out)
@@ -96,10 +101,15 @@ def make(
 
 
 def take_inventory(
-    desk: Desk, packed: Sequence[PackedImage], wheels: Mapping[str, Sequence[Path]]
+    desk: Desk,
+    packed: Sequence[PackedImage],
+    wheels: Mapping[str, Sequence[Path]],
+    site: Sequence[Path] = (),
 ) -> Inventory:
-    """Everything that the images and the tool are made of."""
-    return supply.gather(desk.inputs, packed, wheels, version=desk.version, created=desk.created)
+    """Everything that the images and the tool are made of, and the site's wheels."""
+    return supply.gather(
+        desk.inputs, packed, wheels, version=desk.version, created=desk.created, site=site
+    )
 
 
 def sources_name(inventory: Inventory) -> str:
@@ -119,7 +129,10 @@ def write_documents(desk: Desk, inventory: Inventory, database: str) -> dict[str
     made = {
         "sbom.spdx.json.gz": _packed(sbom.dump(sbom.spdx(inventory))),
         "sbom.cdx.json.gz": _packed(sbom.dump(sbom.cyclonedx(inventory))),
-        "licences.tar.xz": notices.archive(inventory, shelf.read),
+        "licences.tar.xz": shelf.made(
+            f"{notices.archive_key(inventory)}.tar.xz",
+            lambda: notices.archive(inventory, shelf.read),
+        ),
         "NOTICE.md": notices.notice(inventory, product, f"{sources_name(inventory)}.tar").encode(),
         "vulnerabilities.json": provenance.dump(found),
         "vulnerabilities.md": advisories.page(found).encode(),

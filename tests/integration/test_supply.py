@@ -330,3 +330,11 @@ def test_companion_alone_gives_the_same_program_without_a_network(
     target = tmp_path / "again"
     subprocess.run([*alone, str(target)], check=True, env={**home, "GOTOOLCHAIN": "local"})
     assert file_digest(target) == file_digest(tmp_path / "minio")
+
+
+def test_sites_wheels_are_listed_and_their_place_said(tmp_path: Path, desk: documents.Desk) -> None:
+    inventory = supply.gather(
+        desk.inputs, (), {}, version="1", created=CREATED, site=[bundles.wheel(tmp_path, "my_demo")]
+    )
+    (found,) = inventory.components
+    assert (found.name, found.version, found.places) == ("my-demo", "1.0", ("site",))
