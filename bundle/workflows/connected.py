@@ -74,7 +74,7 @@ def make_bundle(here: Path, order: Order) -> str:
     with step(say("wheels of this tool for every Python", "각 파이썬용 도구 휠")):
         wheels = carry.collect(here / "requirements" / "tool.lock", conf.cache, arch)
     desk = documents.open_desk(conf, engine, here, __version__, created(here))
-    papers = documents.make(desk, packed, wheels, order.advisories, order.out)
+    papers = documents.make(desk, packed, wheels, order.advisories, order.out, added.members)
     with step(say("last look, and seal", "마지막 검사와 봉인")):
         sealed = seal.write_bundle(
             out=order.out,
