@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from bundle import door, extras, intake, packing, store
+from bundle import door, extras, intake, packing, place, store
 from bundle.config import parse_bundle
 from bundle.engine import Engine
 from bundle.errors import BundleError, ConfigError, PreconditionError
-from bundle.manifest import Added
+from bundle.host import Host
+from bundle.manifest import Added, SealedExtras
 from bundle.model import Image
+from bundle.run import run
 from tests import bundles
+from tests.test_extras import sound_wheel
 
 NAME = f"t{os.getpid()}"
 SOURCE = f"tracking-extra-test/{NAME}:1"
@@ -99,3 +103,28 @@ def test_rendered_services_are_sound_for_compose(site: Site) -> None:
     told = site.engine.compose("tracking-test", file, ["config", "--format", "json"], timeout=60)
     assert '"extra-evaluator"' in told
     assert '"--cost=$$5"' in told  # compose writes the dollar as it must be written
+
+
+def test_placed_wheels_are_an_index_for_pip(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    wheel = sound_wheel(tmp_path / "w")
+    members = {f"extras/wheels/{wheel.name}": wheel}
+    added = Added(sealed=SealedExtras(wheels=(wheel.name,)), members=members)
+    made = bundles.make(tmp_path / "made", added=added)
+    (tmp_path / "root").mkdir()
+    host = Host(root=tmp_path / "root")
+    place.put(host, made.path, made.manifest)
+    folder = host.path("extras", "wheels")
+    for links in (str(folder), (folder / "index.html").as_uri()):
+        target = tmp_path / f"site-{len(links)}"
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-cache-dir",
+        ]
+        run([*command, "--find-links", links, "--target", str(target), "demo"], timeout=120)
+        assert (target / "demo" / "__init__.py").read_text() == "x = 1\n"
