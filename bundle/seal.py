@@ -20,7 +20,7 @@ from bundle.host import write_file
 from bundle.keys import SealKey as SealKey
 from bundle.keys import load_key as load_key
 from bundle.keys import rotation
-from bundle.manifest import EXTRA, Added, Manifest, Member, Need, blob_path, dump
+from bundle.manifest import EXTRA, Added, Manifest, Member, Need, blob_path, dump, parse
 from bundle.packing import PackedImage
 from bundle.run import Progress, run
 from bundle.trust import Part, trust_sheet
@@ -41,6 +41,7 @@ LIFETIME = datetime.timedelta(days=730)
 CHUNK = 1 << 20
 NOTHING = Added()
 ONE_FILE = Form()
+PARTS = "small/bundle/parts.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +141,16 @@ def _sources(
     sources += [_source("key.pem", key.pem), _source("unseal.py", top / "bundle/unseal.py", 0o644)]
     sources += [_source(path, data) for path, data in rotation(key).items()]
     small = small_files(top) if small is None else small
-    sources += [_source(path, small[path]) for path in sorted(small)]
+    sources += [_source(path, small[path]) for path in sorted(small, key=_parts_first)]
     carried = {f"wheels/{wheel.name}": wheel for group in wheels.values() for wheel in group}
     sources += [_source(path, carried[path], 0o644) for path in sorted(carried)]
     blobs = {digest: path for image in images for digest, path in image.blobs.items()}
     sources += [_blob(digest, blobs[digest]) for digest in sorted(blobs)]
     return sources + [_streamed(path, file) for path, file in sorted(added.members.items())]
+
+
+def _parts_first(path: str) -> tuple[bool, str]:
+    return path != PARTS, path
 
 
 def _unpacked(wheels: Mapping[str, Sequence[Path]]) -> int:
@@ -215,7 +220,7 @@ def _write(
 ) -> Sealed:
     out.mkdir(parents=True, exist_ok=True)
     raw = dump(manifest)
-    unseal.parse_manifest(raw)  # never seal what the checker would refuse
+    parse(raw)  # never seal what the checker would refuse
     unlisted = zip(unseal.UNLISTED, (raw, key.sign(raw)), strict=True)
     ordered = [sources[0], *(_source(path, data, 0o644) for path, data in unlisted), *sources[1:]]
     digest = hashlib.sha256(raw).hexdigest()
@@ -250,12 +255,12 @@ def _write(
 
 
 def _check_form(form: Form, ordered: list[Source], manifest: str) -> None:
-    """What bootstrap.sh reads with tar must lie in the first part."""
+    """What bootstrap.sh reads with tar must lie in the first part, and what tells the other parts apart."""
     ends, offset = dict[str, int](), 0
     for source in ordered:
         offset += unseal.BLOCK + unseal.padded(source.member.size)
         ends[source.member.path] = offset
-    head = ends.get("rotation.pem", ends["unseal.py"])
+    head = ends[PARTS]
     check_form(form, total=unseal.file_end(offset), head=head, manifest=manifest)
 
 

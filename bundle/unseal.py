@@ -375,7 +375,9 @@ def _find_problems(
         yield say(
             f"the file is cut off at {length} of {whole}", f"파일이 {whole} 중 {length}에서 잘림"
         )
-    elif not missing and (length != file_end(end) or any(file.read(2 * RECORD, end))):
+    elif not missing and (
+        length != file_end(end) or any(file.read(2 * RECORD, end)) or max(file.sizes) > file.slot
+    ):
         yield say("extra bytes after the last member", "마지막 항목 뒤에 여분의 바이트가 있음")
 
 

@@ -7,10 +7,12 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundle import delta, manifest, seal, unseal
+from bundle.cutting import Form
+from bundle.keys import load_key
 from bundle.manifest import Added, Manifest, SealedImage
 from bundle.packing import PackedImage
 
@@ -102,6 +104,9 @@ def make(
     base: delta.Inventory | None = None,
     added: Added = seal.NOTHING,
     extra_images: Sequence[PackedImage] = (),
+    old_key: Path | None = None,
+    form: Form = seal.ONE_FILE,
+    wheels: Sequence[Path] = (),
 ) -> Made:
     """Seal a bundle of a few hundred kilobytes in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,12 +122,17 @@ def make(
         created=created,
         expires=expires,
         images=[*images, *extra_images],
-        wheels={python: (wheel(folder),) for python in PYTHONS},
-        key=seal.load_key(key or folder / "key" / "sign.key", make=True),
+        wheels={python: (wheel(folder), *wheels) for python in PYTHONS},
+        key=replace(
+            load_key(key or folder / "key" / "sign.key", make=True),
+            follows=load_key(old_key) if old_key else None,
+        ),
+        form=form,
         base=base,
         added=added,
     )
-    raw = unseal.manifest_bytes(sealed.path)
+    first = sealed.path.with_suffix(".001") if form.only else sealed.path
+    raw = unseal.manifest_bytes(first)
     return Made(
         path=sealed.path,
         digest=hashlib.sha256(raw).hexdigest(),
