@@ -126,7 +126,8 @@ class Reader:
         self.sizes = [sizes.get(number, 0) for number in range(len(self.paths))]
         equal = self.sizes[:-1] or self.sizes  # every part but the last has one size
         self.slot = max(equal, key=lambda size: (equal.count(size) * (size > 0), size)) or 1
-        self.size = self.slot * (len(self.paths) - 1) + self.sizes[-1]
+        over = (max(size - self.slot, 0) for size in self.sizes[:-1])
+        self.size = self.slot * (len(self.paths) - 1) + self.sizes[-1] + sum(over)
 
     def __enter__(self) -> Reader:
         return self
@@ -375,9 +376,7 @@ def _find_problems(
         yield say(
             f"the file is cut off at {length} of {whole}", f"파일이 {whole} 중 {length}에서 잘림"
         )
-    elif not missing and (
-        length != file_end(end) or any(file.read(2 * RECORD, end)) or max(file.sizes) > file.slot
-    ):
+    elif not missing and (length != file_end(end) or any(file.read(2 * RECORD, end))):
         yield say("extra bytes after the last member", "마지막 항목 뒤에 여분의 바이트가 있음")
 
 
