@@ -133,7 +133,7 @@ def read_member(member: Travelling, rules: Sequence[Rule]) -> Iterator[Find]:
         layer = file.read(4) == ZSTD
         file.seek(0)
         if not layer:
-            yield from look(file, "", rules)
+            yield from look(file, "", rules, itself=True)
     if layer:
         with streams.layer(content) as archive:
             yield from look_into(archive, rules)
@@ -158,28 +158,32 @@ def hits(data: bytes, rules: Iterable[Rule]) -> set[str]:
     return {rule.name for rule in rules if rule.hits(data)}
 
 
-def look(file: IO[bytes], path: str, rules: Sequence[Rule], depth: int = 0) -> Iterator[Find]:
-    """Everything that is found in one file, and in the files that it packs."""
+def look(
+    file: IO[bytes], path: str, rules: Sequence[Rule], depth: int = 0, *, itself: bool = False
+) -> Iterator[Find]:
+    """Everything that is found in one file, and in the files that it packs.
+
+    `itself`: the file can be read twice, so that what is packed needs no copy.
+    """
     digest, kept, found = hashlib.sha256(), b"", set[str]()
     chunk = file.read(CHUNK)
+    packed = depth < DEEPEST and chunk.startswith((ZIP, GZIP, XZ))
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as spool:
-        packed = depth < DEEPEST and chunk.startswith((ZIP, GZIP, XZ))
         while chunk:
             digest.update(chunk)
             found |= hits(kept + chunk, rules)
-            if packed:
+            if packed and not itself:
                 spool.write(chunk)
             kept = chunk[-OVERLAP:]
             chunk = file.read(CHUNK)
         sha256 = digest.hexdigest()
         yield from (Find(rule=rule, path=path, sha256=sha256) for rule in sorted(found))
         if packed:
-            spool.seek(0)
-            inside = list(_unpack(cast("IO[bytes]", spool), path, rules, depth))
-            yield from (
-                f if f.rule != CLOSED else Find(rule=CLOSED, path=path, sha256=sha256)
-                for f in inside
-            )
+            again = file if itself else cast("IO[bytes]", spool)
+            again.seek(0)
+            inside = list(_unpack(again, path, rules, depth))
+            closed = Find(rule=CLOSED, path=path, sha256=sha256)
+            yield from (closed if find.rule == CLOSED else find for find in inside)
 
 
 def _unpack(spool: IO[bytes], path: str, rules: Sequence[Rule], depth: int) -> Iterator[Find]:

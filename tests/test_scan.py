@@ -8,6 +8,7 @@ import hashlib
 import io
 import lzma
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -173,6 +174,7 @@ def test_what_only_looks_like_one_is_none(name: str) -> None:
 def test_canary_on_the_border_of_two_pieces_is_found(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scan, "CHUNK", 64 << 10)
     rule, canary = CANARIES[name]
     for place in (scan.CHUNK - 1, scan.CHUNK - len(canary) // 2, scan.CHUNK - len(canary)):
         data = b"." * place + b" " + canary + b" " + b"." * 100
@@ -196,6 +198,24 @@ def test_names_inside_archives_are_looked_at_too() -> None:
     with tarfile.open(fileobj=out, mode="r|") as tar:
         found = {(f.rule, f.path) for f in scan.look_into(tar, RULES)}
     assert found == {("host path", "link"), ("host name", "owned")}
+
+
+def test_packed_member_on_disk_is_read_without_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule, canary = CANARIES["token, GitHub"]
+    data, inner = in_zip(canary)
+    path = tmp_path / "extra.zip"
+    path.write_bytes(data)
+
+    def refuse(*_: object) -> int:
+        raise AssertionError("a copy is made")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", refuse)
+    member = Travelling(path="extras/files/x.zip", size=len(data), sha256="0" * 64, content=path)
+    assert {(f.rule, f.path) for f in scan.read_member(member, RULES)} == {(rule, inner)}
+    with pytest.raises(AssertionError, match="a copy is made"):
+        finds(in_zip(data)[0])  # what is packed in it needs one
 
 
 def test_encrypted_entry_is_not_passed_over() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from bundle.workflows.connected import pack
 from tests import bundles
 from tests.integration.test_images import inside
 from tests.supplies import INVENTORY
+from tests.test_advisories import database, record
 from tests.test_components import validate_cyclonedx, validate_spdx
 
 TOP = Path(__file__).parents[2]
@@ -221,6 +223,61 @@ def test_base_from_a_registry_is_listed_by_its_own_word(
     theirs = by_name["base-of-theirs"]
     assert (theirs.version, theirs.source, theirs.source_version) == ("1+b1", "theirs", "1")
     assert theirs.sha256 == ""
+
+
+def test_real_inventory_is_looked_up_by_each_ecosystems_rules(
+    tmp_path: Path, desk: documents.Desk, inventory: Inventory
+) -> None:
+    openssl = next(c for c in inventory.components if c.name == "libssl3t64")
+    database(
+        tmp_path / "osv.zip",
+        record(
+            "Debian:13",
+            openssl.source,
+            {"introduced": "0"},
+            {"fixed": f"{openssl.source_version}+1"},
+        ),
+        record(
+            "Debian:13",
+            openssl.source,
+            {"introduced": "0"},
+            {"fixed": openssl.source_version},
+            name_of="CVE-2",
+        ),
+        record("Go", "golang.org/x/crypto", {"introduced": "0"}, name_of="GO-2026-1"),
+        record("PyPI", "Arize.Phoenix", {"introduced": "20.26.1"}, name_of="PYSEC-1"),
+    )
+    papers = documents.write_documents(desk, inventory, str(tmp_path / "osv.zip"))
+    report = json.loads(papers["small/release/vulnerabilities.json"])
+    found = {(f["id"], f["component"]) for f in report["findings"]}
+    assert found == {
+        ("CVE-2026-1", "openssl"),
+        ("GO-2026-1", "golang.org/x/crypto"),
+        ("PYSEC-1", "arize-phoenix"),
+    }
+    (of_openssl,) = (f for f in report["findings"] if f["component"] == "openssl")
+    assert set(of_openssl["places"]) >= {"gateway", "postgres", "mlflow"}
+
+
+def test_bad_database_ends_the_task_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "notes.zip").write_text("not a zip")
+    command = [
+        sys.executable,
+        "-m",
+        "invoke",
+        "bundle",
+        "--out",
+        str(tmp_path / "out"),
+        "--advisories",
+    ]
+    for name in ("notes.zip", "absent"):
+        done = subprocess.run(
+            [*command, str(tmp_path / name)], cwd=TOP, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 2, done.stderr
+        assert str(tmp_path / name) in done.stderr
+        assert "hint: Give a zip or a folder of OSV JSON records" in done.stderr
+        assert not (tmp_path / "out").exists()
 
 
 def seal_with(
