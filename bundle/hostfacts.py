@@ -30,7 +30,9 @@ OWN_SETTINGS = (".pip/pip.conf", ".config/pip/pip.conf", ".netrc", ".config/go/e
 DEBIAN = Path("/usr/share/ca-certificates/mozilla")
 DEBIAN_SUMS = Path("/var/lib/dpkg/info/ca-certificates.md5sums")
 ADDED = Path("/usr/local/share/ca-certificates")
-LOGIN = re.compile(r"://[^/\s:@]+:([^/\s@]+)@|\bpassword\s+(\S+)")
+LOGIN = re.compile(r"://[^/\s:@]+:([^/\s@]+)@|(?:^|\blogin\s+\S+)\s+password\s+(\S+)", re.MULTILINE)
+COMMENT = re.compile(r"^\s*(?:#|//|;).*$", re.MULTILINE)
+PLAIN_WORD = re.compile(r"[a-z]{1,11}")
 SHORTEST_PATH, SHORTEST_LOGIN = 10, 6
 
 
@@ -81,11 +83,12 @@ def telling_paths(paths: Iterable[Path]) -> tuple[str, ...]:
 
 
 def logins(texts: Iterable[str]) -> Iterator[str]:
-    """The passwords in addresses and in netrc's form, as written and as meant."""
+    """The passwords in addresses and in netrc's form, as written and as meant; none that is a plain word."""
     for text in texts:
-        for in_address, in_netrc in LOGIN.findall(text):
+        for in_address, in_netrc in LOGIN.findall(COMMENT.sub("", text)):
             for form in {in_address, unquote(in_address), in_netrc}:
-                if len(form) >= SHORTEST_LOGIN and not form.startswith(("$", "{")):
+                telling = len(form) >= SHORTEST_LOGIN and not PLAIN_WORD.fullmatch(form)
+                if telling and not form.startswith(("$", "{")):
                     yield form
 
 

@@ -85,6 +85,8 @@ CANARIES = {
     "host name, upper": ("host name", b"\\\\BUILD7\\share"),
     "proxy's name": ("host name", b"http://proxy.corp.example:3128"),
     "home path": ("host path", b'File "/home/kim/x.py"'),
+    "home path, option": ("host path", b"-I/home/kim/include"),
+    "home path, prefix": ("host path", b"-ffile-prefix-map=/home/kim=."),
     "checkout path": ("host path", b"/srv/checkouts/bundle/images"),
     "proxy CA, DER": ("certificate authority of this host", AUTHORITY),
     "proxy CA, PEM": ("certificate authority of this host", wrapped(AUTHORITY, 64)),
@@ -378,5 +380,14 @@ def test_passwords_in_settings_are_found_in_every_form() -> None:
         "machine x login y password netrc-secret\n",
         "index-url = https://u:${TOKEN}@index",
         "http://proxy:3128",
+        "# http://kim:commented-out@proxy\n// login x password commented-too",
+        "the password protects what it can; set a password somewhere1",
+        "http://kim:password@proxy",
+        "machine y\n  login z\n  password other-secret1\n",
     ]
-    assert set(hostfacts.logins(texts)) == {"p%40ssword", "p@ssword", "netrc-secret"}
+    assert set(hostfacts.logins(texts)) == {
+        "p%40ssword",
+        "p@ssword",
+        "netrc-secret",
+        "other-secret1",
+    }
