@@ -31,7 +31,13 @@ COLD = Wanted(name="pack, no blob cached", unit="×", goal=1.5, against="docker 
 WARM = Wanted(name="pack, all cached", unit="×", goal=0.1, against="docker save | zstd -3 -T0")
 
 PACK_SECONDS = 1800.0
-OWN_FOLDERS = ("blobs", "layers", "configs")  # what packing keeps; the rest of the cache are inputs
+OWN_FOLDERS = (
+    "blobs",
+    "layers",
+    "configs",
+    "scans",
+    "licences",
+)  # made of images; all else is input
 
 
 def sign_key(bench: Workbench) -> Path:
