@@ -6,18 +6,17 @@ Read out of the very blobs that are sealed. Compressed bytes of a package are it
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from bundle.console import table
 from bundle.errors import CommandError
 from bundle.host import write_file
-from bundle.layers import CHUNK, LINK, LayerError, entries
+from bundle.layers import LINK, LayerError, entries
 from bundle.manifest import SealedImage
 from bundle.packing import PackedImage
 from bundle.run import Progress, describe_exit, popen
@@ -49,20 +48,20 @@ class Contents:
         return self.blob * self.packages.get(package, 0) / max(self.unpacked, 1)
 
 
-def write(path: Path, packed: Sequence[PackedImage]) -> Path:
-    """Write into `path` two tables: the images, and every package by the room that it takes; returns `path`.
+def write(target: Path, packed: Sequence[PackedImage]) -> Path:
+    """Write into `target` two tables: the images, and every package by the room that it takes; returns `target`.
 
     Raises CommandError when a blob cannot be read.
     """
     blobs = {digest: image.blobs[digest] for image in packed for digest in image.image.layers}
-    progress = Progress("looking into layers", sum(path.stat().st_size for path in blobs.values()))
-    contents = {}
-    for digest, path in sorted(blobs.items()):
-        contents[digest] = _look_into(path)
-        progress.add(path.stat().st_size)
+    sizes = {digest: blob.stat().st_size for digest, blob in blobs.items()}
+    progress, contents = Progress("looking into layers", sum(sizes.values())), {}
+    for digest in sorted(blobs):
+        contents[digest] = _look_into(blobs[digest])
+        progress.add(sizes[digest])
     progress.close()
-    write_file(path, tell([image.image for image in packed], contents).encode())
-    return path
+    write_file(target, tell([image.image for image in packed], contents).encode())
+    return target
 
 
 def _look_into(blob: Path) -> Contents:
@@ -86,9 +85,7 @@ def look(layer: IO[bytes], blob: int) -> Contents:
     sizes: dict[str, int] = {}
     owners: dict[str, tuple[str, str]] = {}
     versions: dict[str, str] = {}
-    for info, content in entries(
-        cast("IO[bytes]", io.BufferedReader(cast("io.RawIOBase", layer), CHUNK))
-    ):
+    for info, content in entries(layer):
         if info.isreg() or info.type == LINK:
             sizes[info.name] = content.left
         if info.name == STATUS:
