@@ -208,23 +208,41 @@ def bring_up(plan: Plan, host: Host) -> None:
 
 
 def bring_up_extras(plan: Plan, host: Host) -> None:
-    """Start the site's own services and wait until they are well; those that no bundle has any more go.
+    """Start the site's own services, each after those that it needs; those that no bundle has any more go.
 
     Raises CommandError when one does not become well.
     """
     known = {service.name for service in plan.services} | {extra.slug for extra in plan.extras}
-    strangers = set(host.engine.containers(plan.project)) - known
-    if not plan.extras and not strangers:
-        return
-    names = tuple(extra.slug for extra in plan.extras) or ("gateway",)
+    if set(host.engine.containers(plan.project)) - known and not plan.extras:
+        up_extras(plan, host, ("gateway",))  # which runs as it is: this only takes the others away
+    for wave in waves(plan.extras):
+        up_extras(plan, host, tuple(extra.slug for extra in wave))
+        probed = [extra.health for extra in wave if extra.health]
+        limit = max([HEALTHY_WITHIN_S, *(health.patience for health in probed)])
+        wait_healthy(plan, host, tuple(e.slug for e in wave if e.health), timeout=limit)
+        for extra in wave:
+            if not extra.health:
+                wait_settled(plan, host, extra)
+
+
+def waves(extras: tuple[ExtraService, ...]) -> list[list[ExtraService]]:
+    """The services in the order in which they can be started: each after those that it needs."""
+    found: list[list[ExtraService]] = []
+    done: set[str] = set()
+    while rest := [extra for extra in extras if extra.name not in done]:
+        found.append([extra for extra in rest if done.issuperset(extra.needs)])
+        done |= {extra.name for extra in found[-1]}
+    return found
+
+
+def up_extras(plan: Plan, host: Host, names: tuple[str, ...]) -> None:
+    """Create and start the services `names`, and take away what the compose file does not know.
+
+    Raises CommandError when the engine refuses.
+    """
     arguments = ["up", "--detach", "--no-deps", "--pull", "never", "--no-build"]
     arguments += ["--remove-orphans", *names]
     host.engine.compose(plan.project, compose_file(host), arguments, timeout=300)
-    probed = tuple(extra.slug for extra in plan.extras if extra.health)
-    wait_healthy(plan, host, probed)
-    for extra in plan.extras:
-        if not extra.health:
-            wait_settled(plan, host, extra)
 
 
 def wait_settled(plan: Plan, host: Host, extra: ExtraService) -> None:

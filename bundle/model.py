@@ -171,6 +171,11 @@ class Health:
     retries: int = 3
     start_period: int = 60
 
+    @property
+    def patience(self) -> int:
+        """The seconds after which it has been found well or not, whatever it does."""
+        return self.start_period + (self.retries + 1) * (self.interval + self.timeout)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraService:

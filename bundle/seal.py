@@ -24,6 +24,7 @@ from bundle.manifest import EXTRA, Added, Manifest, Member, Need, blob_path, dum
 from bundle.packing import PackedImage
 from bundle.run import Progress, run
 from bundle.trust import Part, trust_sheet
+from bundle.words import say
 
 SMALL = (
     "tasks.py",
@@ -146,7 +147,13 @@ def _sources(
     sources += [_source(path, carried[path], 0o644) for path in sorted(carried)]
     blobs = {digest: path for image in images for digest, path in image.blobs.items()}
     sources += [_blob(digest, blobs[digest]) for digest in sorted(blobs)]
-    return sources + [_streamed(path, file) for path, file in sorted(added.members.items())]
+    reading = Progress(
+        say("reading the site's files", "사이트 파일 읽기"),
+        sum(file.stat().st_size for file in added.members.values()),
+    )
+    sources += [_streamed(path, added.members[path], reading) for path in sorted(added.members)]
+    reading.close()
+    return sources
 
 
 def _parts_first(path: str) -> tuple[bool, str]:
@@ -197,12 +204,13 @@ def _source(path: str, content: bytes | Path, mode: int = 0) -> Source:
     return Source(member=Member(path=path, size=len(data), sha256=digest, mode=mode), content=data)
 
 
-def _streamed(path: str, file: Path) -> Source:
+def _streamed(path: str, file: Path, progress: Progress) -> Source:
     """A member of any size, read twice and never held."""
     digest, size = hashlib.sha256(), 0
     for chunk in _content(file):
         digest.update(chunk)
         size += len(chunk)
+        progress.add(len(chunk))
     mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
     return Source(
         member=Member(path=path, size=size, sha256=digest.hexdigest(), mode=mode), content=file

@@ -143,6 +143,8 @@ def test_each_refused_key_of_the_file_is_named(key: str) -> None:
         ("tmpfs: ['/tmp:exec']", "is not a path, or PATH:size"),
         ("environment: {MLFLOW_TRACKING_PASSWORD: x}", "looks like a secret"),
         ("environment: {OPENAI_API_KEY: x}", "looks like a secret"),
+        ("environment: {secret: x}", "looks like a secret"),
+        ("environment: {AWS_SECRET_ACCESS_KEY: x}", "looks like a secret"),
         ("environment: {'A B': x}", "is not the name of a variable"),
         ("environment: [HOME]", "is not a table"),
         ("environment: {A: $HOME}", "variables are not put in"),
@@ -221,3 +223,10 @@ def test_typing_error_gets_its_suggestion() -> None:
     with pytest.raises(ConfigError) as caught:
         services("services: {queue: {image: queue, mem_limt: 1g}}")
     assert caught.value.problems[0].hint == "Did you mean mem_limit?"
+
+
+def test_usual_settings_are_no_secrets() -> None:
+    names = ("TOKENIZERS_PARALLELISM", "MAX_TOKENS", "PASSES", "KEYBOARD", "HF_TOKEN_FILE")
+    pairs = ", ".join(f"{name}: x" for name in names)
+    (queue,) = services(f"services: {{queue: {{image: queue, environment: {{{pairs}}}}}}}")
+    assert tuple(queue.environment) == names

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import delta, place, site, unseal
+from bundle import delta, install, place, site, unseal
 from bundle.delta import Inventory
 from bundle.errors import IntegrityError, PreconditionError
 from bundle.host import Host
 from bundle.manifest import Added, Need, SealedExtras
+from bundle.model import ExtraService
 from tests import bundles
 from tests.test_extras import sound_wheel
 
@@ -207,3 +208,12 @@ def test_delta_leaves_the_site_s_files_out_and_gets_the_same_tree(
     assert put(host, made) == place.Placed(written=1, kept=1, removed=2)
     names = {path.name for path in host.path("extras/files/cache").rglob("*") if path.is_file()}
     assert names == {"a", "new"}
+
+
+def test_services_are_started_after_those_that_they_need() -> None:
+    def service(name: str, *needs: str) -> ExtraService:
+        return ExtraService(name=name, image="x", user=1000, needs=needs)
+
+    extras = (service("c", "b", "a"), service("b", "a"), service("a"), service("d"))
+    assert [[e.name for e in wave] for wave in install.waves(extras)] == [["a", "d"], ["b"], ["c"]]
+    assert install.waves(()) == []

@@ -13,7 +13,10 @@ from bundle.words import say
 DEFAULT_USER = 10100
 USERS = range(1000, 65534)
 OUR_USERS = range(10001, 10020)
-SECRET_LIKE = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CREDENTIAL", re.IGNORECASE)
+SECRET_LIKE = re.compile(
+    r"(?:^|_)(?:PASS(?:WORD|WD|PHRASE)?|SECRET|TOKEN|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)",
+    re.IGNORECASE,
+)
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 UNITS = {"": 0, "b": 0, "k": 10, "kb": 10, "m": 20, "mb": 20, "g": 30, "gb": 30}
 """Powers of two."""
