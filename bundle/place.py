@@ -56,8 +56,23 @@ def put(host: Host, bundle: Path, manifest: Manifest) -> Placed:
     """Make `<root>/extras` what `manifest` says.
 
     Raises IntegrityError when the bundle gives other bytes than were sealed, PreconditionError when a delta needs a
-    file that is not here any more.
+    file that is not here any more, or when there is no room.
     """
+    host.path("extras", STAGING).unlink(missing_ok=True)  # of a run that was killed
+    try:
+        return _put(host, bundle, manifest)
+    except OSError as error:
+        raise PreconditionError(
+            say(f"cannot be written: {error.strerror}", f"쓸 수 없습니다: {error.strerror}"),
+            where=str(error.filename or host.path("extras")),
+            hint=say(
+                "Make room there or give it back its rights, then run this again.",
+                "공간이나 권한을 마련한 뒤 다시 실행하십시오.",
+            ),
+        ) from error
+
+
+def _put(host: Host, bundle: Path, manifest: Manifest) -> Placed:
     before, parts = site.placed(host), site.extra_files(manifest)
     missing = [part for part in parts.values() if not is_right(host, part)]
     if parts or before:
@@ -82,6 +97,7 @@ def clear(host: Host) -> list[str]:
     for path in before:
         _take(host, path)
     _index(host, {})
+    (folder / STAGING).unlink(missing_ok=True)
     (folder / site.PLACED).unlink(missing_ok=True)
     if any(folder.iterdir()):  # of somebody else
         return []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +13,9 @@ import pytest
 
 from bundle import delta, install, place, site, unseal
 from bundle.delta import Inventory
-from bundle.errors import IntegrityError, PreconditionError
+from bundle.errors import ConfigError, IntegrityError, PreconditionError
 from bundle.host import Host
-from bundle.manifest import Added, Need, SealedExtras
+from bundle.manifest import Added, Need, SealedExtras, dump
 from bundle.model import ExtraService
 from tests import bundles
 from tests.test_extras import sound_wheel
@@ -217,3 +219,49 @@ def test_services_are_started_after_those_that_they_need() -> None:
     extras = (service("c", "b", "a"), service("b", "a"), service("a"), service("d"))
     assert [[e.name for e in wave] for wave in install.waves(extras)] == [["a", "d"], ["b"], ["c"]]
     assert install.waves(()) == []
+
+
+def test_full_disk_is_said_and_the_next_run_finishes(
+    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(tmp_path / "one", a=b"1" * 100_000, b=b"2")
+    real, count = os.fsync, iter(range(100))
+
+    def full(handle: int) -> None:
+        if next(count) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PreconditionError, match="No space left") as caught:
+        put(host, made)
+    assert caught.value.problems[0].hint
+    monkeypatch.setattr(os, "fsync", real)
+    assert put(host, made) == place.Placed(written=2, kept=1, removed=0)
+
+
+def test_rest_of_a_killed_run_goes(tmp_path: Path, host: Host) -> None:
+    made = make(tmp_path / "one", a=b"1")
+    put(host, made)
+    host.path("extras", place.STAGING).write_bytes(b"half a file")
+    assert put(host, made).written == 0
+    assert not host.path("extras", place.STAGING).exists()
+
+
+def test_rules_hold_on_the_closed_side_too(tmp_path: Path, host: Host) -> None:
+    """The fragment of the release that runs is read again, whoever had it in hands meanwhile."""
+    made = make(tmp_path / "one", a=b"1")
+    home = host.path("releases", "1.0")
+    (home / "extras").mkdir(parents=True)
+    sealed = replace(made.manifest, extras=SealedExtras(images=("judge",), files=("cache",)))
+    (home / "MANIFEST.json").write_bytes(dump(sealed))
+    record = {"bundle": str(made.path), "sha256_manifest": "0" * 64}
+    (home / "release.json").write_text(json.dumps(record))
+    assert site.read_extras(host, "1.0") == ()
+    text = "services: {judge: {image: judge, volumes: ['./files/cache:/c:ro']%s}}"
+    (home / "extras" / "compose.yaml").write_text(text % "")
+    (judge,) = site.read_extras(host, "1.0")
+    assert judge.files == (("files/cache", "/c"),)
+    (home / "extras" / "compose.yaml").write_text(text % ", privileged: true")
+    with pytest.raises(ConfigError, match=r"compose\.yaml:1: services\.judge\.privileged"):
+        site.read_extras(host, "1.0")

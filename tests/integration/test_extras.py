@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,3 +131,51 @@ def test_placed_wheels_are_an_index_for_pip(tmp_path: Path) -> None:
         ]
         run([*command, "--find-links", links, "--target", str(target), "demo"], timeout=120)
         assert (target / "demo" / "__init__.py").read_text() == "x = 1\n"
+
+
+PUT = """
+import sys
+from pathlib import Path
+from bundle import manifest, place
+from bundle.host import Host
+print("ready", flush=True)
+place.put(Host(root=Path(sys.argv[1])), Path(sys.argv[2]), manifest.read(Path(sys.argv[2])))
+"""
+
+
+def test_killed_placing_is_finished_by_the_next(
+    tmp_path: Path, rng: random.Random, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "f").mkdir()
+    members = {}
+    for number in range(60):
+        file = tmp_path / "f" / str(number)
+        file.write_bytes(rng.randbytes(200_000))
+        members[f"extras/files/cache/{number % 7}/{number}"] = file
+    made = bundles.make(
+        tmp_path / "made", added=Added(sealed=SealedExtras(files=("cache",)), members=members)
+    )
+    root = tmp_path / "root"
+    root.mkdir()
+    host, halves = Host(root=root), 0
+    for _ in range(10 if request.config.option.nightly else 4):
+        place.clear(host)
+        command = [sys.executable, "-c", PUT, str(root), str(made.path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=bundles.TOP) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            wanted = rng.randrange(40)  # so many are there when it is killed, or some more
+            while len(list(root.glob("extras/files/*/*/*"))) <= wanted and child.poll() is None:
+                time.sleep(0.001)
+            child.kill()
+        there = [path for path in root.glob("extras/files/**/*") if path.is_file()]
+        halves += 0 < len(there) < len(members)
+        assert all(
+            path.read_bytes() == members[str(path.relative_to(root))].read_bytes() for path in there
+        )
+        done = place.put(host, made.path, made.manifest)
+        assert done.kept == len(there)
+        assert done.written == len(members) - len(there)
+        assert place.bytes_missing(host, made.manifest) == 0
+        assert not (root / "extras" / place.STAGING).exists()
+    assert halves, "none was killed in the middle"
