@@ -21,9 +21,12 @@ from bundle.errors import IntegrityError
 from bundle.host import write_file
 from bundle.run import popen, run
 
-FORM = 2  # of the notes; a change of what is read from a package raises it
+FORM = 3  # of the notes; a change of what is read from a package raises it
 LARGEST = 2 << 20
 DOC = "./usr/share/doc/"
+COMMON = (
+    "./usr/share/common-licenses/"  # in base-files: the texts that all copyright files refer to
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +122,20 @@ def of_deb(shelf: Shelf, path: Path) -> Facts:
         source_version=version,
         licence=licence,
         stated=shared,
-        texts=shelf.keep_all((f"{place}/copyright", data) for place, data in found.items()),
+        texts=shelf.keep_all(
+            (place if "/" in place else f"{place}/copyright", data) for place, data in found.items()
+        ),
     )
 
 
 def _copyrights(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
     for member in archive:
+        if member.name.startswith(COMMON) and member.isreg():
+            file = archive.extractfile(member)
+            yield (
+                f"common-licenses/{member.name.removeprefix(COMMON)}",
+                file.read() if file else b"",
+            )
         place, _, rest = member.name.removeprefix(DOC).partition("/")
         if not member.name.startswith(DOC):
             continue

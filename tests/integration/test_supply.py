@@ -184,6 +184,8 @@ def test_real_bills_pass_their_own_tools_and_licences_are_known(
     assert named["mlflow"] == "Apache-2.0"
     unknown = [c for c in inventory.components if not c.licence and c.kind != "deb"]
     assert len(unknown) < 10, unknown
+    common = {t.name for c in inventory.components if c.name == "base-files" for t in c.texts}
+    assert {f"common-licenses/{n}" for n in ("GPL-2", "GPL-3", "LGPL-2.1", "Apache-2.0")} <= common
     without = [c.name for c in inventory.components if c.kind == "deb" and not c.texts]
     assert without == []
 
