@@ -31,7 +31,7 @@ from bundle.authority import (
     swap_link,
     trusted,
 )
-from bundle.certificates import is_good, key_pem, make_leaf, pem, profiles
+from bundle.certificates import Authority, is_good, key_pem, make_leaf, pem, profiles
 from bundle.host import Host, make_folder, write_file
 from bundle.model import Service
 from bundle.plan import Plan
@@ -86,6 +86,20 @@ def leaf_names(plan: Plan, service: Service) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*doors, *service.names)))
 
 
+def door_issuer(host: Host, plan: Plan, issuer: Authority) -> Authority:
+    """Who signs the certificate that clients see: while two roots are trusted the older one, which all clients have.
+
+    Clients get the new root in that time; the gateway moves with the end of the rotation.
+    """
+    oldest = generations(host)[-1]
+    if oldest == current(host):
+        return issuer
+    older = load_intermediate(oldest)
+    fits = certificates.domain_of(older.certificate) == plan.site.domain
+    lives = certificates.days_left(older.certificate.not_valid_after_utc) > 0
+    return older if fits and lives else issuer
+
+
 def issue(host: Host, plan: Plan, *, only: tuple[str, ...] = (), anew: bool = False) -> list[str]:
     """Give every service its certificate, key and the roots it trusts; returns the services that got a new one.
 
@@ -94,7 +108,8 @@ def issue(host: Host, plan: Plan, *, only: tuple[str, ...] = (), anew: bool = Fa
 
     Raises ConfigError or PreconditionError when the CA cannot be used.
     """
-    _, issuer = authorities(host, plan)
+    _, inner = authorities(host, plan)
+    outer = door_issuer(host, plan, inner)
     trust(host, plan)
     renewed = []
     for service in (s for s in plan.services if not only or s.name in only):
@@ -104,7 +119,7 @@ def issue(host: Host, plan: Plan, *, only: tuple[str, ...] = (), anew: bool = Fa
             if _holds(folder, key, chain):
                 continue
         else:
-            names = leaf_names(plan, service)
+            names, issuer = leaf_names(plan, service), outer if service.name == "gateway" else inner
             if not anew and _matches(folder, issuer.certificate, names):
                 continue
             if anew:

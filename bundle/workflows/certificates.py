@@ -47,9 +47,9 @@ def open_exact(here: Path) -> tuple[Host, Plan]:
 
 
 def serve(plan: Plan, host: Host) -> None:
-    """Have everything that runs present and trust what lies on disk: restarts one after the other, then reloads."""
-    restart(plan, host)
+    """Have everything that runs present and trust what lies on disk: reloads first, then restarts one by one."""
     reload.reload_changed(plan, host)
+    restart(plan, host)
 
 
 def restart(plan: Plan, host: Host) -> None:
@@ -165,6 +165,7 @@ def finish_rotation(plan: Plan, host: Host, *, yes: bool) -> str:
         confirm(f"{question}?", yes=yes)
     with host.lock("pki.rotate"), step(say("trust the new root only", "새 루트만 신뢰")):
         dropped = pki.drop_older(host, plan)
+        pki.issue(host, plan)
         serve(plan, host)
         pki.write_lists(host)
         pki.remove_dropped(host)
