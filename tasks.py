@@ -213,7 +213,7 @@ def logs(
 
 @task(
     help={
-        "install": "start the stack at boot",
+        "install": "start the stack at boot, renew certificates daily",
         "remove": "no longer",
         "show": "say what is scheduled",
         **COMMON,
@@ -228,7 +228,7 @@ def schedule(
     debug: bool = False,
     lang: str = "",
 ) -> None:
-    """Start the stack at boot, by systemd or cron."""
+    """Start the stack at boot and renew certificates daily, by systemd or cron."""
     with operator(quiet=quiet, debug=debug, lang=lang):
         print(closed.schedule(HERE, add=install, remove=remove))
 

@@ -1,28 +1,23 @@
-"""Daily life on the closed host: start, stop, status, logs, start at boot, and taking it all away again."""
+"""Daily life on the closed host: start, stop, status, logs, and taking it all away again."""
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import expiring
+from bundle import expiring, jobs
 from bundle.errors import ConfigError, PreconditionError
-from bundle.host import Host, write_file
+from bundle.host import Host
 from bundle.model import Container, ExtraService
 from bundle.plan import Plan
-from bundle.run import run
 from bundle.services.names import public, url
 from bundle.site import SITE_LABEL, read_site_id
 from bundle.words import say
 
 ENGINE_WITHIN_S = 60
-UNIT = Path("/etc/systemd/system/tracking-bundle.service")
-CRON = Path("/etc/cron.d/tracking-bundle")
-SYSTEMD = Path("/run/systemd/system")
 DOORS = ("portal", "mlflow", "phoenix")
 
 
@@ -183,70 +178,6 @@ def is_known(plan: Plan) -> bool:
     return True
 
 
-def no_boot() -> str:
-    """What to say where this host has neither systemd nor cron."""
-    return say(
-        "neither systemd nor cron here: have the host run invoke start at boot",
-        "systemd와 cron이 없습니다. 부팅 시 invoke start를 실행하도록 하십시오",
-    )
-
-
-def boot_command(host: Host) -> str:
-    """The command that starts the stack after a boot."""
-    current = host.path("current")
-    return f"cd {shlex.quote(str(current))} && .venv/bin/invoke start --quiet"
-
-
-def _unit(host: Host) -> str:
-    command = boot_command(host).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
-    return f"""[Unit]
-Description=tracking-bundle: MLflow and Phoenix
-After=docker.service network-online.target
-Requires=docker.service
-PartOf=docker.service
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/sh -c "{command}"
-TimeoutStartSec=600
-
-[Install]
-WantedBy=multi-user.target docker.service
-"""
-
-
-def schedule_boot(host: Host) -> str:
-    """Have the stack started at boot, by systemd or cron; returns what did it, empty where this host has neither."""
-    if SYSTEMD.exists():
-        write_file(UNIT, _unit(host).encode())
-        run(["systemctl", "daemon-reload"], timeout=60)
-        run(["systemctl", "enable", UNIT.name], timeout=60)
-        return str(UNIT)
-    if CRON.parent.exists():
-        command = boot_command(host).replace("%", "\\%")
-        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        log_file = shlex.quote(str(host.path("boot.log"))).replace("%", "\\%")
-        line = f"@reboot root ({command}) >>{log_file} 2>&1"
-        write_file(CRON, f"PATH={path}\n{line}\n".encode(), mode=0o644)
-        return str(CRON)
-    return ""
-
-
-def unschedule_boot(host: Host) -> None:
-    """No longer start this stack at boot; an entry of another installation stays."""
-    if str(UNIT) in scheduled(host) and SYSTEMD.exists():
-        run(["systemctl", "disable", UNIT.name], timeout=60, check=False)
-    for path in scheduled(host):
-        Path(path).unlink()
-
-
-def scheduled(host: Host) -> list[str]:
-    """The files that start this stack at boot."""
-    ours = str(host.path("current"))
-    return [str(p) for p in (UNIT, CRON) if p.exists() and ours in p.read_text("utf-8")]
-
-
 def uninstall(host: Host, *, purge: bool) -> list[str]:
     """Remove what the product made: containers and networks; with `purge` volumes, images, secrets and CA too.
 
@@ -256,7 +187,7 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
     if not mark:
         return []
     removed = host.engine.remove_labelled(f"{SITE_LABEL}={mark}", volumes=purge)
-    unschedule_boot(host)
+    jobs.remove(host)
     if purge:
         removed += host.engine.remove_images("tracking-bundle/")
         removed += host.engine.remove_images("tracking-extra/")
@@ -264,7 +195,7 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))
                 removed.append(str(host.path(name)))
-        for name in ("site-id", "site.toml", "installed", "boot.log", "request.json"):
+        for name in ("site-id", "site.toml", "installed", "boot.log", "renew.log", "request.json"):
             host.path(name).unlink(missing_ok=True)
     return removed
 

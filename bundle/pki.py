@@ -110,7 +110,6 @@ def issue(host: Host, plan: Plan, *, only: tuple[str, ...] = (), anew: bool = Fa
     """
     _, inner = authorities(host, plan)
     outer = door_issuer(host, plan, inner)
-    trust(host, plan)
     renewed = []
     for service in (s for s in plan.services if not only or s.name in only):
         folder = host.path("secrets", service.name)
@@ -130,6 +129,9 @@ def issue(host: Host, plan: Plan, *, only: tuple[str, ...] = (), anew: bool = Fa
             chain = pem(leaf.certificate) + pem(issuer.certificate)
         put_pair(folder, key, chain, service.uid)
         renewed.append(service.name)
+    trust(
+        host, plan
+    )  # last: at the end of a rotation nothing may lie here that is not trusted any more
     return renewed
 
 
@@ -171,7 +173,7 @@ def revoke(host: Host, path: Path) -> None:
         "until": certificate.not_valid_after_utc.isoformat(),
     }
     known = [one for one in revoked(host) if one["serial"] != entry["serial"]]
-    write_file(host.path("pki", "revoked.json"), json.dumps([*known, entry]).encode())
+    write_file(host.path("pki", "revoked.json"), json.dumps([*known, entry]).encode(), mode=0o600)
 
 
 def revoked(host: Host) -> list[dict[str, Any]]:
@@ -241,14 +243,13 @@ def switch(host: Host) -> None:
     swap_link(host.path("pki", "current"), generations(host)[0].name)
 
 
-def drop_older(host: Host, plan: Plan) -> list[str]:
-    """Trust the generation that issues only; the names of the others, whose folders are put aside."""
+def drop_older(host: Host) -> list[str]:
+    """Put every generation aside but the one that issues; the next `issue` trusts that one only. Their names."""
     dropped = []
     for folder in generations(host):
         if folder != current(host):
             folder.rename(folder.with_name(f".old-{folder.name}"))
             dropped.append(folder.name)
-    trust(host, plan)
     return dropped
 
 

@@ -47,7 +47,7 @@ def _noted(host: Host) -> dict[str, str]:
 
 def _note(host: Host, service: str, digest: str) -> None:
     noted = _noted(host) | {service: digest}
-    write_file(host.path("pki", "served.json"), json.dumps(noted).encode())
+    write_file(host.path("pki", "served.json"), json.dumps(noted).encode(), mode=0o600)
 
 
 def _newest(host: Host, service: str) -> float:

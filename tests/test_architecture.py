@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "pki",
                 "reload",
                 "sitecert",
+                "jobs",
                 "debs",
                 "wheels",
                 "carry",
@@ -106,6 +107,7 @@ HELPERS = {
     "own": {"accounts"},
     "checks": {"accounts"},
     "install": {"bootstrap", "pki"},
+    "operate": {"jobs"},
     "browse": {"closed"},
     "bench": {"closed", "debs", "door", "images", "intake", "lock"},
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 
-from bundle.checks import extras, network, operations, services, storage
+from bundle.checks import authority, extras, network, operations, services, storage
 from bundle.checks.model import Check
 from bundle.errors import ConfigError, Problem
 
 CHECKS: tuple[Check, ...] = (
     *network.CHECKS,
+    *authority.CHECKS,
     *storage.CHECKS,
     *services.CHECKS,
     *extras.CHECKS,

@@ -299,8 +299,8 @@ CHECKS = (
             "en": "TLS at the doors: own CA, right name, more than 14 days left",
         },
         hint={
-            "ko": "invoke install이 만료가 가까운 인증서를 새로 발급합니다.",
-            "en": "invoke install issues anew what ends soon.",
+            "ko": "invoke pki.renew가 만료가 가까운 인증서를, 사이트 인증서는 pki.csr과 pki.import가 바꿉니다.",
+            "en": "invoke pki.renew issues anew what ends soon; the site's own: invoke pki.csr, then pki.import.",
         },
         probe=tls_gateway,
     ),

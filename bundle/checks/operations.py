@@ -138,7 +138,8 @@ def access_secrets(stage: Stage) -> list[str]:
         status = folder.stat()
         if status.st_mode & 0o077:
             wrong.append(f"{name}: mode {status.st_mode & 0o7777:04o}")
-        for path in sorted(entry for entry in folder.iterdir() if entry.is_file()):
+        entries = folder.iterdir() if name == "secrets" else folder.rglob("*")
+        for path in sorted(entry for entry in entries if entry.is_file()):
             count += 1
             wrong += _exposed(path, uid)
     return settle(wrong, [f"{count} files in {len(folders)} folders: none is open to others"])
@@ -146,7 +147,7 @@ def access_secrets(stage: Stage) -> list[str]:
 
 def _exposed(path: Path, uid: int) -> list[str]:
     """What is wrong with the mode or the owner of one file; certificates are public."""
-    status, public = path.stat(), path.suffix == ".crt"
+    status, public = path.stat(), path.suffix in (".crt", ".crl")
     mode = status.st_mode & 0o7777
     wrong = []
     if mode & (0o022 if public else 0o077):

@@ -164,7 +164,7 @@ def finish_rotation(plan: Plan, host: Host, *, yes: bool) -> str:
         )
         confirm(f"{question}?", yes=yes)
     with host.lock("pki.rotate"), step(say("trust the new root only", "새 루트만 신뢰")):
-        dropped = pki.drop_older(host, plan)
+        dropped = pki.drop_older(host)
         pki.issue(host, plan)
         serve(plan, host)
         pki.write_lists(host)

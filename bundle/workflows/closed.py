@@ -13,6 +13,7 @@ from bundle import (
     delta,
     install,
     intake,
+    jobs,
     manifest,
     operate,
     place,
@@ -84,7 +85,7 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
         plan = planned(host, sealed.version, settings, facts)
         bring_in(plan, host, release.bundle, sealed, hub)
         with step(say("start at boot", "부팅 시 시작")):
-            log.info("  %s", operate.schedule_boot(host) or operate.no_boot())
+            log.info("  %s", jobs.install(host) or jobs.no_boot())
         site.record_version(host, plan.version)
     for line in farewell(plan, host):
         log.info("%s", line)
@@ -284,14 +285,14 @@ def logs(here: Path, *, service: str, since: str) -> str:
 
 
 def schedule(here: Path, *, add: bool, remove: bool) -> str:
-    """Change, then show, what starts the stack at boot."""
+    """Change, then show, what starts the stack at boot and runs the daily jobs."""
     host, _ = open_plan(here)
     if remove:
-        operate.unschedule_boot(host)
-    elif add and not operate.schedule_boot(host):
-        raise PreconditionError(operate.no_boot(), hint=operate.boot_command(host))
+        jobs.remove(host)
+    elif add and not jobs.install(host):
+        raise PreconditionError(jobs.no_boot(), hint=jobs.boot_command(host))
     nothing = say("nothing starts the stack at boot", "부팅 시 스택을 시작하는 항목이 없습니다")
-    return "\n".join(operate.scheduled(host)) or nothing
+    return "\n".join(jobs.shown(host)) or nothing
 
 
 def uninstall(here: Path, *, purge: bool, yes: bool) -> str:

@@ -12,6 +12,7 @@ import pytest
 from bundle.checks import CHECKS
 from bundle.checks.runner import probe
 from bundle.host import make_folder
+from tests.checks.authorities import AUTHORITY
 from tests.checks.doors import DOORED
 from tests.checks.stages import containers, make_stage, make_test_plan, rows, sample, stores
 
@@ -115,6 +116,7 @@ def test_defect_is_red(name: str, facts: str, change: Change, named: str, tmp_pa
 def test_every_line_has_a_planted_defect() -> None:
     elsewhere = {"access-secrets", "extra-files", "extra-services"}  # the latter: test_extras.py
     planted = {defect[0] for defect in DEFECTS} | set(DOORED) | set(INSIDE_ONLY) | elsewhere
+    planted |= set(AUTHORITY)
     assert planted == set(BY_ID)
 
 
@@ -132,6 +134,9 @@ def secrets(tmp_path: Path) -> Path:
         make_folder(tmp_path / name, 0o700)
         (tmp_path / name / "KEY").write_text("x")
         (tmp_path / name / "KEY").chmod(0o400)
+    make_folder(tmp_path / "pki/g1", 0o700)
+    (tmp_path / "pki/g1/root.key").write_text("x")
+    (tmp_path / "pki/g1/root.key").chmod(0o400)
     (tmp_path / "pki/root.crt").write_text("x")
     (tmp_path / "pki/root.crt").chmod(0o444)
     return tmp_path
@@ -143,6 +148,7 @@ def secrets(tmp_path: Path) -> Path:
         ("secrets/store/KEY", 0o440, "store/KEY: mode 0440"),
         ("secrets/mlflow/KEY", 0o404, "mlflow/KEY: mode 0404"),
         ("pki/KEY", 0o604, "pki/KEY: mode 0604"),
+        ("pki/g1/root.key", 0o640, "g1/root.key: mode 0640"),
         ("pki/root.crt", 0o666, "pki/root.crt: mode 0666"),
         ("secrets", 0o755, "secrets: mode 0755"),
         ("secrets/phoenix", 0o710, "secrets/phoenix: mode 0710"),

@@ -1,0 +1,157 @@
+"""What this host does by itself for the stack: start it at boot, and the daily jobs; by systemd, or cron without it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.host import Host, write_file
+from bundle.run import run
+from bundle.words import say
+
+UNIT = Path("/etc/systemd/system/tracking-bundle.service")
+CRON = Path("/etc/cron.d/tracking-bundle")
+SYSTEMD = Path("/run/systemd/system")
+SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A task that runs once a day; what it says goes to `<root>/<name>.log`."""
+
+    name: str
+    task: str
+    title: str
+    hour: int
+    minute: int
+
+    @property
+    def service(self) -> Path:
+        """Its unit."""
+        return UNIT.with_name(f"tracking-bundle-{self.name}.service")
+
+    @property
+    def timer(self) -> Path:
+        """The timer of its unit."""
+        return self.service.with_suffix(".timer")
+
+
+JOBS = (
+    Job(name="renew", task="pki.renew", title="renew certificates that are due", hour=3, minute=17),
+)
+
+
+def no_boot() -> str:
+    """What to say where this host has neither systemd nor cron."""
+    return say(
+        "neither systemd nor cron here: have the host run invoke start at boot, and invoke pki.renew daily",
+        "systemd와 cron이 없습니다. 부팅 시 invoke start, 매일 invoke pki.renew를 실행하도록 하십시오",
+    )
+
+
+def command(host: Host, task: str) -> str:
+    """The shell line that runs a task of the current release."""
+    current = host.path("current")
+    return f"cd {shlex.quote(str(current))} && .venv/bin/invoke {task} --quiet"
+
+
+def boot_command(host: Host) -> str:
+    """The command that starts the stack after a boot."""
+    return command(host, "start")
+
+
+def _quoted(line: str) -> str:
+    return line.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+
+
+def boot_unit(host: Host) -> str:
+    """The unit that starts the stack with the engine."""
+    return f"""[Unit]
+Description=tracking-bundle: MLflow and Phoenix
+After=docker.service network-online.target
+Requires=docker.service
+PartOf=docker.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c "{_quoted(boot_command(host))}"
+TimeoutStartSec=600
+
+[Install]
+WantedBy=multi-user.target docker.service
+"""
+
+
+def job_units(host: Host, job: Job) -> dict[Path, str]:
+    """The unit of a job and its timer; a host that was off at the time does it after its boot."""
+    service = f"""[Unit]
+Description=tracking-bundle: {job.title}
+After=tracking-bundle.service
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c "{_quoted(command(host, job.task))}"
+TimeoutStartSec=1800
+"""
+    timer = f"""[Unit]
+Description=tracking-bundle: {job.title}, daily
+
+[Timer]
+OnCalendar=*-*-* {job.hour:02}:{job.minute:02}:00
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+    return {job.service: service, job.timer: timer}
+
+
+def cron_text(host: Host) -> str:
+    """The whole table for cron."""
+
+    def line(when: str, task: str, name: str) -> str:
+        log_file = shlex.quote(str(host.path(f"{name}.log")))
+        return f"{when} root ({command(host, task)}) >>{log_file} 2>&1".replace("%", "\\%")
+
+    lines = [line("@reboot", "start", "boot")]
+    lines += [line(f"{job.minute} {job.hour} * * *", job.task, job.name) for job in JOBS]
+    return "\n".join([f"PATH={SEARCH}", *lines]) + "\n"
+
+
+def install(host: Host) -> str:
+    """Have the stack started at boot and the jobs run; returns what does it, empty where this host has neither."""
+    if SYSTEMD.exists():
+        write_file(UNIT, boot_unit(host).encode())
+        for job in JOBS:
+            for path, text in job_units(host, job).items():
+                write_file(path, text.encode())
+        run(["systemctl", "daemon-reload"], timeout=60)
+        run(["systemctl", "enable", UNIT.name], timeout=60)
+        run(["systemctl", "enable", "--now", *(job.timer.name for job in JOBS)], timeout=60)
+        return str(UNIT)
+    if CRON.parent.exists():
+        write_file(CRON, cron_text(host).encode(), mode=0o644)
+        return str(CRON)
+    return ""
+
+
+def remove(host: Host) -> None:
+    """No longer start this stack at boot, nor run its jobs; an entry of another installation stays."""
+    ours = shown(host)
+    if str(UNIT) in ours and SYSTEMD.exists():
+        timers = [job.timer.name for job in JOBS]
+        run(["systemctl", "disable", "--now", *timers], timeout=60, check=False)
+        run(["systemctl", "disable", UNIT.name], timeout=60, check=False)
+    for path in ours:
+        Path(path).unlink(missing_ok=True)
+
+
+def shown(host: Host) -> list[str]:
+    """The files that start this stack at boot or run its jobs."""
+    ours = str(host.path("current"))
+    paths = [UNIT, CRON, *(job.service for job in JOBS)]
+    found = [path for path in paths if path.exists() and ours in path.read_text("utf-8")]
+    timers = [job.timer for job in JOBS if job.service in found and job.timer.exists()]
+    return [str(path) for path in (*found, *timers)]
