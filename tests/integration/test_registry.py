@@ -2,108 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bundle import certificates, closed, delta, store
+from bundle import certificates, delta, store
 from bundle.delta import Inventory
 from bundle.door import places
-from bundle.errors import CommandError
 from bundle.manifest import PRODUCT, Manifest
 from tests.carried import Carried, Layer, carry
+from tests.hub import ADDRESS, Hub, serve
 from tests.integration.lab import Lab
-
-ADDRESS = "10.99.0.1:5443"
-"""Not on loopback: engines take that for safe without a look at the certificate."""
-PASSWORD = "s3cret-pass"
-HASHED = "$2b$05$abcdefghijklmnopqrstuuV7fpPozvyqJfnY19y0802WTlXUm6Rjy"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hub:
-    """A running registry: its folder, and what site.toml says of it."""
-
-    folder: Path
-    lab: Lab
-
-    def site(self, **changed: str) -> str:
-        """A site.toml with this registry, some keys changed."""
-        values = {
-            "address": f"{ADDRESS}/ml",
-            "user": "carrier",
-            "password_file": str(self.folder / "password"),
-            "ca": str(self.folder / "ca.pem"),
-        } | changed
-        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if value]
-        return "\n".join(["[registry]", *lines, ""])
-
-    def trust(self, *, trusted: bool = True) -> None:
-        """Make the engine trust the registry, or no longer."""
-        place = self.lab.host.root / f"etc/docker/certs.d/{ADDRESS}/ca.crt"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        if trusted:
-            place.write_bytes((self.folder / "ca.pem").read_bytes())
-
-    def stock(self, bundle: Carried) -> Inventory:
-        """Put `bundle` there; what there is then, as an inventory."""
-        found = self.lab.take(bundle.path, site=self.site())
-        return delta.parse(found["inventory"].encode(), "inventory")
-
-    def names(self) -> list[str]:
-        """Each image that lies in it, as folder and tag."""
-        places = self.folder.glob("data/docker/registry/v2/repositories/**/tags/*/current/link")
-        top = self.folder / "data/docker/registry/v2/repositories"
-        return sorted(
-            f"{'/'.join(p.relative_to(top).parts[:-5])}:{p.parts[-3]}".replace("/_manifests", "")
-            for p in places
-        )
 
 
 @pytest.fixture(scope="module")
 def hub(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    folder = tmp_path_factory.mktemp("hub")
-    root = certificates.make_root("0badcafe")
-    leaf = certificates.make_leaf(root, ("registry.closed.internal", ADDRESS.partition(":")[0]), 30)
-    (folder / "ca.pem").write_bytes(certificates.pem(root.certificate))
-    (folder / "tls.crt").write_bytes(certificates.pem(leaf.certificate))
-    (folder / "tls.key").write_bytes(certificates.key_pem(leaf.key))
-    (folder / "htpasswd").write_text(f"carrier:{HASHED}\n")
-    (folder / "password").write_text(f"{PASSWORD}\n")
-    (folder / "password").chmod(0o600)
-    settings = {
-        "version": 0.1,
-        "log": {"accesslog": {"disabled": True}, "level": "error"},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {
-            "addr": ADDRESS,
-            "tls": {"certificate": str(folder / "tls.crt"), "key": str(folder / "tls.key")},
-        },
-        "auth": {"htpasswd": {"realm": "closed", "path": str(folder / "htpasswd")}},
-    }
-    (folder / "registry.yml").write_text(json.dumps(settings))
-    with suppress(CommandError):
-        lab.host.run(["ip", "address", "add", "10.99.0.1/32", "dev", "lo"], timeout=20)
-    line = [str(closed.SCRIPTS / "closed-host"), "beside", str(lab.host.folder), "--"]
-    with (folder / "log").open("w") as log:
-        child = subprocess.Popen(
-            [*line, "docker-registry", "serve", str(folder / "registry.yml")],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        made = Hub(folder=folder, lab=lab)
-        made.trust()
+    with serve(lab.host, tmp_path_factory.mktemp("hub")) as made:
         yield made
-    finally:
-        child.terminate()
-        child.wait(20)
+
+
+def stocked(lab: Lab, hub: Hub, bundle: Carried) -> Inventory:
+    """Put `bundle` into the registry; what is there then, as an inventory."""
+    found = lab.take(bundle.path, site=hub.site())
+    return delta.parse(found["inventory"].encode(), "inventory")
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +58,7 @@ def test_what_the_registry_has_is_not_sent_again(
 ) -> None:
     """A layer that another image has there is taken from that one; a delta stands on what is there."""
     images = {"one": [layers["base"], layers["python"], layers["two"], layers["new"]]}
-    base = hub.stock(full)
+    base = stocked(lab, hub, full)
     assert base.store == "registry"
     thin = carry(tmp_path, "1.1", images, base)
     assert len(thin.manifest.needs) == 3
@@ -151,7 +74,7 @@ def test_what_the_registry_has_is_not_sent_again(
 def test_delta_onto_a_registry_without_its_base_changes_nothing(
     lab: Lab, hub: Hub, full: Carried, layers: dict[str, Layer], tmp_path: Path
 ) -> None:
-    base = hub.stock(full)
+    base = stocked(lab, hub, full)
     images = {"one": [layers["base"], layers["python"], layers["two"], layers["new"]]}
     thin = carry(tmp_path, "1.1", images, base)
     elsewhere = hub.site(address=f"{ADDRESS}/other")
