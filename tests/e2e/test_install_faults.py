@@ -303,7 +303,9 @@ def take_inventory(spare: Spare, folder: Path) -> Path:
 
 @pytest.mark.timeout(120)
 def test_inventory_gives_nothing_away(spare: Spare, tmp_path: Path) -> None:
-    text = take_inventory(spare, tmp_path).read_text("utf-8")
+    """But for digests it names the product's own files and wheels."""
+    lines = take_inventory(spare, tmp_path).read_text("utf-8").splitlines()
+    text = "\n".join(line for line in lines if '"path": "small/' not in line)
     assert text.count('"diff_id"') > 10
     assert text.count('"sha256"') > 10
     words = spare.sh("hostname; hostname -I; cat /etc/machine-id; ls /").text.split()
