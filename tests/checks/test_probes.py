@@ -139,6 +139,8 @@ def secrets(tmp_path: Path) -> Path:
     (tmp_path / "pki/g1/root.key").chmod(0o400)
     (tmp_path / "pki/root.crt").write_text("x")
     (tmp_path / "pki/root.crt").chmod(0o444)
+    (tmp_path / "pki/ca.crl").write_text("x")
+    (tmp_path / "pki/ca.crl").chmod(0o444)
     return tmp_path
 
 
@@ -150,6 +152,7 @@ def secrets(tmp_path: Path) -> Path:
         ("pki/KEY", 0o604, "pki/KEY: mode 0604"),
         ("pki/g1/root.key", 0o640, "g1/root.key: mode 0640"),
         ("pki/root.crt", 0o666, "pki/root.crt: mode 0666"),
+        ("pki/ca.crl", 0o664, "pki/ca.crl: mode 0664"),
         ("secrets", 0o755, "secrets: mode 0755"),
         ("secrets/phoenix", 0o710, "secrets/phoenix: mode 0710"),
     ],
