@@ -1,4 +1,4 @@
-"""The same inputs give the same bytes: built twice from no build cache, as differently as one machine allows.
+"""The same inputs give the same bytes: made twice, as differently as one machine allows; nightly from no build cache.
 
 Other folders, umask, time zone, locale, hash seed, and another clock, 400 days ahead, for the processes of the tool:
 not for the engine and what runs in a build, which see another hour of the same day. Inputs are fetched once.
@@ -21,11 +21,16 @@ from bundle.engine import Engine
 from tests.twice.compare import differences
 
 TOP = Path(__file__).parents[2]
-INPUTS = ("apt", "debs", "wheels")
+OWN = (
+    "blobs",
+    "layers",
+    "configs",
+    "rehearsal",
+)  # of the cache: what a bundle leaves there; the rest are inputs
 PLACE = "tracking-twice-"
 FIRST = {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "1"}
 SECOND = {"TZ": "Asia/Seoul", "LC_ALL": "ko_KR.UTF-8", "PYTHONHASHSEED": "2"}
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(7200)]
+pytestmark = pytest.mark.timeout(7200)
 
 
 def other_clock(folder: Path) -> dict[str, str]:
@@ -45,14 +50,18 @@ def copy_tree(source: Path, target: Path) -> Path:
     return target
 
 
-def make(source: Path, home: Path, key: Path, umask: int, settings: Mapping[str, str]) -> Path:
-    """A bundle of a copy of `source` in `home`, all images built anew under a name of their own."""
-    tree, cache, place = copy_tree(source, home / "tree"), home / "cache", f"{PLACE}{home.name}"
+def make(
+    source: Path, home: Path, key: Path, umask: int, settings: Mapping[str, str], *, fresh: bool
+) -> Path:
+    """A bundle of a copy of `source` in `home`; `fresh`: images are built and packed anew, under a name of their own."""
+    tree, cache = copy_tree(source, home / "tree"), home / "cache"
+    place = [f"{PLACE}{home.name}"] if fresh else []
     (cache / "tracking-bundle").mkdir(parents=True)
-    for name in INPUTS:
-        (cache / "tracking-bundle" / name).symlink_to(cache_folder() / name)
+    for path in cache_folder().iterdir():
+        if not fresh or not path.name.startswith(OWN):
+            (cache / "tracking-bundle" / path.name).symlink_to(path)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1790000000", "XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, "-m", "tests.twice", place, str(home / "out"), str(key)]
+    command = [sys.executable, "-m", "tests.twice", str(home / "out"), str(key), *place]
     done = subprocess.run(
         command,
         cwd=tree,
@@ -64,12 +73,15 @@ def make(source: Path, home: Path, key: Path, umask: int, settings: Mapping[str,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    digest, _, path = done.stdout.splitlines()[-1].partition("  ")
+    digest, _, file = done.stdout.splitlines()[-1].partition("  ")
     assert len(digest) == 64
-    return Path(path)
+    return Path(file)
 
 
-def test_same_inputs_same_bytes() -> None:
+@pytest.mark.parametrize(
+    "fresh", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["seal", "build"]
+)
+def test_same_inputs_same_bytes(fresh: bool) -> None:
     folder = (
         Path(os.environ.get("TRACKING_TEST_FOLDER", "/var/tmp/tracking-bundle-tests")) / "twice"
     )
@@ -79,8 +91,9 @@ def test_same_inputs_same_bytes() -> None:
     try:
         source = copy_tree(TOP, folder / "source")
         clock = other_clock(folder / "clock")
-        first = make(source, folder / "a", key, 0o022, FIRST)
-        second = make(source, folder / "elsewhere" / "b", key, 0o077, {**SECOND, **clock})
+        first = make(source, folder / "a", key, 0o022, FIRST, fresh=fresh)
+        place = folder / "elsewhere" / "b"
+        second = make(source, place, key, 0o077, {**SECOND, **clock}, fresh=fresh)
         found = differences(first, second)
         assert not found, "\n".join(found[:60])
         assert first.stat().st_size > 300_000_000

@@ -1,4 +1,4 @@
-"""`python -m tests.twice PLACE OUT KEY`: `invoke bundle` of this tree with every image built anew under PLACE.
+"""`python -m tests.twice OUT KEY [PLACE]`: `invoke bundle` of this tree; with PLACE every image is built anew there.
 
 With OTHER_CLOCK (libfaketime's path) this process and all that it starts are 400 days ahead.
 """
@@ -30,9 +30,10 @@ def set_clock(library: str) -> None:
 
 
 if __name__ == "__main__":
-    place, out, key = sys.argv[1:]
+    out, key, *place = sys.argv[1:]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    images.build_all = functools.partial(images.build_all, fresh=place)
+    if place:
+        images.build_all = functools.partial(images.build_all, fresh=place[0])
     if "OTHER_CLOCK" in os.environ:
         set_clock(os.environ["OTHER_CLOCK"])
     here = Path(__file__).parents[2]
