@@ -194,7 +194,7 @@ def report(sealed: seal.Sealed, seconds: float, companion: Companion, more: Path
 
 
 def _mb(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
 
 
 def relock(here: Path, *, settings: str, upgrade: str, gone: bool) -> str:

@@ -53,7 +53,7 @@ def copy_tree(source: Path, target: Path) -> Path:
 def make(
     source: Path, home: Path, key: Path, umask: int, settings: Mapping[str, str], *, fresh: bool
 ) -> Path:
-    """A bundle of a copy of `source` in `home`; `fresh`: images are built and packed anew, under a name of their own."""
+    """A bundle of a copy of `source` in `home`; `fresh`: its images are built and packed anew, under other names."""
     tree, cache = copy_tree(source, home / "tree"), home / "cache"
     place = [f"{PLACE}{home.name}"] if fresh else []
     (cache / "tracking-bundle").mkdir(parents=True)
