@@ -156,7 +156,7 @@ def test_import_killed_anywhere_is_finished_by_the_next(
     before = carried.carry(tmp_path, "0.9", {"old": [layers["base"], layers["new"]]})
     lab.take(before.path)
     names = set(store.references(lab.host.engine))
-    for _ in range(10 if request.config.option.nightly else 2):
+    for _ in range(10 if request.config.option.nightly else 1):
         moment = rng.uniform(0, seconds)
         lab.take(full.path, kill_after=moment)
         for one in full.manifest.images:

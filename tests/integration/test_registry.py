@@ -71,6 +71,7 @@ def test_what_the_registry_has_is_not_sent_again(
     assert found["sent_mb"] == [f"{size / 1e6:.1f}"]
 
 
+@pytest.mark.parametrize("lab", ["overlay2"], indirect=True)
 def test_delta_onto_a_registry_without_its_base_changes_nothing(
     lab: Lab, hub: Hub, full: Carried, layers: dict[str, Layer], tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_delta_onto_a_registry_without_its_base_changes_nothing(
     assert hub.names() == before
 
 
+@pytest.mark.parametrize("lab", ["overlay2"], indirect=True)
 def test_damaged_layer_is_refused_by_the_registry(
     lab: Lab, hub: Hub, full: Carried, tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_damaged_layer_is_refused_by_the_registry(
     assert not [name for name in hub.names() if name.startswith("fresh/tracking-bundle/one")]
 
 
+@pytest.mark.parametrize("lab", ["overlay2"], indirect=True)
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -128,6 +131,7 @@ def test_what_is_wrong_with_the_registry_is_told(
     assert not store.ids(lab.host.engine)
 
 
+@pytest.mark.parametrize("lab", ["overlay2"], indirect=True)
 def test_engine_that_does_not_trust_the_registry_is_told(lab: Lab, hub: Hub, full: Carried) -> None:
     hub.trust(trusted=False)
     found = lab.take(full.path, site=hub.site())
