@@ -46,6 +46,7 @@ def arrive(options: argparse.Namespace, manifest: dict[str, Any], load: Callable
         "counter": manifest["counter"],
     }
     load(options.bundle, manifest, "kept")  # unpack needs it
+    record |= known_digest(options.root, version, options.manifest)
     unpack = load(options.bundle, manifest, "unpack").unpack
     newest = manifest["counter"] >= last_installed(options.root)["counter"]
     home = unpack(options.bundle, manifest, options.root, record)
@@ -92,6 +93,15 @@ def check_age(
         )
         raise SealError(INTEGRITY, problems, hint)
     return warnings
+
+
+def known_digest(root: Path, version: str, manifest: str) -> dict[str, str]:
+    """The digest of the whole file, which install noted when this very bundle was here before."""
+    try:
+        record = json.loads((root / "releases" / version / "release.json").read_bytes())
+        return {"sha256": record["sha256"]} if record["sha256_manifest"] == manifest else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def last_installed(root: Path) -> dict[str, Any]:

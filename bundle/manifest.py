@@ -222,6 +222,8 @@ class Release:
     fingerprint: str
     manifest_sha256: str
     manifest: Manifest
+    sha256: str = ""
+    """Of the whole file; install notes it (unseal compares each member, and hashes nothing twice)."""
 
 
 def installed(home: Path) -> Release:
@@ -237,6 +239,7 @@ def installed(home: Path) -> Release:
             fingerprint=str(record.get("fingerprint", "")),
             manifest_sha256=str(record["sha256_manifest"]),
             manifest=parse((home / "MANIFEST.json").read_bytes()),
+            sha256=str(record.get("sha256", "")),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PreconditionError(

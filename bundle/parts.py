@@ -25,6 +25,7 @@ from bundle.unseal import (
     SealError,
     check,
     file_end,
+    header,
     members,
     padded,
     parts_of,
@@ -159,16 +160,38 @@ def _by_members(
 ) -> Iterator[tuple[Path, str]]:
     """Every part in which a damaged member has bytes: one of those of a member is damaged, perhaps not each."""
     text = say("damaged, or its neighbour", "손상됨 (또는 이웃 파트가 손상됨)")
+    sealed = {member["path"]: member for member in manifest["members"]}
+    end = max(start + padded(size) for start, size in places.values())
     with Reader(path) as file:
-        for member in manifest["members"]:
-            start, size = places[member["path"]]
-            digest, at, end = hashlib.sha256(), start, start + size
-            while at < end and (data := file.read(min(CHUNK, end - at), at)):
-                digest.update(data)
-                at += len(data)
-            if digest.hexdigest() != member["sha256"]:
-                for number in range((start - BLOCK) // split, (start + size - 1) // split + 1):
-                    yield path.with_name(f"{path.name[:-4]}.{number + 1:03d}"), text
+        stretches = [
+            (start - BLOCK, start + padded(size))
+            for name, (start, size) in places.items()
+            if not _is_right(file, name, start, size, sealed.get(name, {}), manifest["mtime"])
+        ]
+        tail = file_end(end) - end
+        if file.read(tail, end) != bytes(tail):
+            stretches.append((end, end + tail))
+    for start, stop in stretches:
+        for number in range(start // split, (stop - 1) // split + 1):
+            yield path.with_name(f"{path.name[:-4]}.{number + 1:03d}"), text
+
+
+def _is_right(
+    file: Reader, name: str, start: int, size: int, sealed: dict[str, Any], mtime: int
+) -> bool:
+    """Whether header, content and padding of a member are what was sealed."""
+    digest, at, end = hashlib.sha256(), start, start + size
+    while at < end and (data := file.read(min(CHUNK, end - at), at)):
+        digest.update(data)
+        at += len(data)
+    rest = padded(size) - size
+    return (
+        at == end
+        and file.read(BLOCK, start - BLOCK)
+        == header(name, size, int(sealed.get("mode", "0644"), 8), mtime)
+        and digest.hexdigest() == sealed.get("sha256", digest.hexdigest())
+        and file.read(rest, end) == bytes(rest)
+    )
 
 
 def copy(options: argparse.Namespace) -> None:

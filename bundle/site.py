@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bundle import config, fragment, manifest, settings
+from bundle import config, fragment, manifest, settings, unseal
 from bundle.errors import ConfigError
 from bundle.host import Host, write_file
 from bundle.model import ExtraService
@@ -32,6 +35,34 @@ def find_root(folder: Path) -> Path:
             hint="On the closed host run bootstrap.sh, then this task in <root>/current.",
         )
     return folder.parent.parent
+
+
+@contextmanager
+def noting_digest(release: manifest.Release) -> Iterator[None]:
+    """Meanwhile find the sha256 of the whole bundle file, and note it in the release once; without a file, nothing."""
+    worker = threading.Thread(target=_note_digest, args=(release,), daemon=True)
+    worker.start()
+    yield
+    worker.join()
+
+
+def _note_digest(release: manifest.Release) -> None:
+    if release.sha256 or not release.bundle.is_file():
+        return
+    digest, at = hashlib.sha256(), 0
+    try:
+        sealed = hashlib.sha256(unseal.manifest_bytes(release.bundle)).hexdigest()
+        with unseal.Reader(release.bundle) as file:
+            while chunk := file.read(CHUNK, at):
+                digest.update(chunk)
+                at += len(chunk)
+            whole = at == file.size
+        if whole and sealed == release.manifest_sha256:
+            note = release.home / "release.json"
+            record = json.loads(note.read_bytes()) | {"sha256": digest.hexdigest()}
+            write_file(note, (json.dumps(record, ensure_ascii=False, indent=1) + "\n").encode())
+    except (OSError, ValueError, unseal.SealError):
+        return  # a medium taken away: the next install notes it
 
 
 def read_site_id(host: Host) -> str:

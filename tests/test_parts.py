@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cutting, manifest, unseal
+from bundle import cutting, manifest, site, unseal
 from bundle.cutting import Form
 from bundle.errors import ConfigError, PreconditionError
 from bundle.trust import fingerprint_of
@@ -155,7 +155,22 @@ def extra(folder: Path) -> set[str]:
     return {name.suffix[1:]}
 
 
-FAULTS = [gone, last_gone, truncated, last_truncated, longer, swapped, flipped, two_flipped, extra]
+def flipped_anywhere(folder: Path) -> set[str]:
+    return flipped_at(folder, 3)
+
+
+FAULTS = [
+    flipped_anywhere,
+    gone,
+    last_gone,
+    truncated,
+    last_truncated,
+    longer,
+    swapped,
+    flipped,
+    two_flipped,
+    extra,
+]
 
 
 @pytest.mark.parametrize("table", [True, False], ids=["table", "no table"])
@@ -179,6 +194,28 @@ def test_damaged_part_is_named(
     if table:
         assert named == bad
     assert "hint:" in shown
+
+
+def test_flip_at_any_place_names_its_part_without_a_table(
+    made: bundles.Made,
+    folder: Path,
+    rng: random.Random,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    next(folder.glob("*.parts.json")).unlink()
+    signature, size = unseal.members(folder / made.path.name)["MANIFEST.sig"]
+    for _ in range(200 if request.config.option.nightly else 20):
+        part = rng.choice(parts(folder))
+        sound = part.read_bytes()
+        data, place = bytearray(sound), rng.randrange(len(sound))
+        data[place] ^= 1 << rng.randrange(8)
+        if part.suffix == ".001" and place < 2 * signature + size:
+            continue  # what bootstrap.sh looks at, see integration
+        part.write_bytes(data)
+        assert run(made, folder, "--check") == 5
+        assert f"error: {part.name}: " in capsys.readouterr().err, (part, place)
+        part.write_bytes(sound)
 
 
 def test_part_of_another_bundle_is_named(
@@ -370,3 +407,39 @@ def test_copy_of_a_part_that_is_not_there_is_refused(
     assert run(made, folder, "--copy", str(tmp_path / "site")) == 3
     assert ".002: missing" in capsys.readouterr().err
     assert run(made, made.path.parent, "--copy", str(made.path.parent)) == 2
+
+
+# ---- the digest of the whole ----
+
+
+def test_digest_of_the_whole_is_noted_once_and_kept(
+    tmp_path: Path, whole: bundles.Made, made: bundles.Made, folder: Path
+) -> None:
+    import hashlib
+
+    digest = hashlib.sha256(whole.path.read_bytes()).hexdigest()
+    root = tmp_path / "root"
+    home = root / "releases" / "1.0"
+    for _ in range(2):
+        assert run(made, folder, "--root", str(root)) == 0
+        with site.noting_digest(manifest.installed(home)):
+            pass
+        assert manifest.installed(home).sha256 == digest
+    shutil.rmtree(folder)
+    with site.noting_digest(manifest.installed(home)):
+        pass
+    assert manifest.installed(home).sha256 == digest
+
+
+def test_digest_of_another_file_is_not_noted(
+    tmp_path: Path, made: bundles.Made, folder: Path
+) -> None:
+    root = tmp_path / "root"
+    assert run(made, folder, "--root", str(root)) == 0
+    later = bundles.CREATED + 1
+    other = bundles.make(tmp_path / "other", created=later, form=Form(split=SPLIT))
+    for part in parts(other.path.parent):
+        shutil.copy(part, folder)
+    with site.noting_digest(manifest.installed(root / "releases" / "1.0")):
+        pass
+    assert manifest.installed(root / "releases" / "1.0").sha256 == ""

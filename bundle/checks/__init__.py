@@ -38,7 +38,7 @@ def verify(
     reports = "reports" if len(checks) == len(CHECKS) else "reports/part"
     report = Report(
         version=release.manifest.version,
-        sha256=release.manifest_sha256,
+        sha256=release.sha256,
         site=plan.site.domain,
         started=started,
         finished=now(),

@@ -83,7 +83,8 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
         site.ensure_site_id(host)
         site.keep_site(host, given, settings)
         plan = planned(host, sealed.version, settings, facts)
-        bring_in(plan, host, release.bundle, sealed, hub)
+        with site.noting_digest(release):
+            bring_in(plan, host, release.bundle, sealed, hub)
         with step(say("start at boot", "부팅 시 시작")):
             log.info("  %s", jobs.install(host) or jobs.no_boot())
         site.record_version(host, plan.version)

@@ -62,7 +62,11 @@ def test_every_line_is_green(stack: Stack) -> None:
     assert found["complete"] is True
     assert [result["id"] for result in found["results"]] == [check.id for check in CHECKS]
     assert all(result["evidence"] for result in found["results"])
-    assert re.fullmatch("[0-9a-f]{64}", found["bundle"]["sha256"])
+    assert re.fullmatch("[0-9a-f]{64}", found["bundle"]["sha256"]), (
+        "install noted the file's digest"
+    )
+    record = json.loads((stack.root / "current" / "release.json").read_text("utf-8"))
+    assert found["bundle"]["sha256"] == record["sha256"] != record["sha256_manifest"]
 
 
 def test_forms_agree(stack: Stack) -> None:
