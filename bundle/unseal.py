@@ -10,7 +10,6 @@ Only then are the next steps, arrive.py and unpack.py, taken out of the bundle a
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import errno
 import hashlib
@@ -507,8 +506,10 @@ def _work(options: argparse.Namespace) -> None:
         check(options.bundle, options.manifest, progress)
     except SealError as error:
         if options.bundle.name.endswith(".001"):
-            with contextlib.suppress(SealError):  # that module may be damaged too
+            try:
                 load(options.bundle, manifest, "parts").explain(error, options, manifest)
+            except SealError as itself:  # that module, which lies in the first part
+                error.problems.insert(0, f"{options.bundle.name}: {itself.problems[0]}")
         raise
     progress.show("\n")
     load(options.bundle, manifest, "arrive").arrive(options, manifest, load)
