@@ -356,7 +356,6 @@ def pki_csr(_: Context, out: str, quiet: bool = False, debug: bool = False, lang
 
 @task(
     name="import",
-    positional=["chain"],
     help={
         "chain": "PEM file: the server's certificate, then every intermediate (and the site's root)",
         "key": "its key (default: that of the last pki.csr)",

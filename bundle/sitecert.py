@@ -63,6 +63,15 @@ def read_files(host: Host, chain: str, key: str, root: str, passphrase: str) -> 
 
     Raises ConfigError when a file cannot be read, or there is no key.
     """
+    if not chain:
+        raise ConfigError(
+            say("no chain was given", "체인을 주지 않았습니다"),
+            where="--chain",
+            hint=say(
+                "Give --chain FILE: the server's certificate, then each intermediate.",
+                "--chain FILE을 주십시오: 서버 인증서, 그 뒤에 중간 인증서.",
+            ),
+        )
     if not key and not pending_key(host).exists():
         raise ConfigError(
             say(
@@ -86,7 +95,7 @@ def read_files(host: Host, chain: str, key: str, root: str, passphrase: str) -> 
 
     key_path = key or str(pending_key(host))
     return Files(
-        chain=read(chain, "chain"),
+        chain=read(chain, "--chain"),
         chain_path=chain,
         key=read(key_path, "--key"),
         key_path=key_path,
@@ -169,7 +178,7 @@ def prove(folder: Path, names: tuple[str, ...]) -> None:
         said = "; ".join(f"{name}: {text}" for name, text in problems.items())
         raise ConfigError(
             say(f"no client could verify it: {said}", f"클라이언트가 검증할 수 없습니다: {said}"),
-            where="chain",
+            where="--chain",
             hint=say("Ask the site's CA for another one.", "사이트 CA에 다시 요청하십시오."),
         )
 
