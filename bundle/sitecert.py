@@ -58,11 +58,7 @@ def pending_key(host: Host) -> Path:
     return host.path("pki", "request", "gateway.key")
 
 
-def read_files(host: Host, chain: str, key: str, root: str, passphrase: str) -> Files:
-    """What the operator named, read; without a key that of the last request.
-
-    Raises ConfigError when a file cannot be read, or there is no key.
-    """
+def _check_named(host: Host, chain: str, key: str) -> None:
     if not chain:
         raise ConfigError(
             say("no chain was given", "체인을 주지 않았습니다"),
@@ -84,6 +80,14 @@ def read_files(host: Host, chain: str, key: str, root: str, passphrase: str) -> 
                 "--key FILE을 주거나 invoke pki.csr부터 하십시오.",
             ),
         )
+
+
+def read_files(host: Host, chain: str, key: str, root: str, passphrase: str) -> Files:
+    """What the operator named, read; without a key that of the last request.
+
+    Raises ConfigError when a file cannot be read, or there is no key.
+    """
+    _check_named(host, chain, key)
 
     def read(path: str, option: str) -> bytes:
         try:
