@@ -17,11 +17,11 @@ from pathlib import Path
 from bundle.config import read_table
 from bundle.errors import ConfigError
 
-FORM = 4  # of the rules below; raise it when one changes
+FORM = 5  # of the rules below; raise it when one changes
 BEFORE, AFTER = 64, 4096  # of a needle, what its pattern may look at
 PEM = re.compile(
     rb"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|[\s\"'+,;])*"
-    rb"(?:[A-Za-z-]+: [^\r\n\\]{1,80}(?:\\[rn]|[\s\"'+,;])+)*[A-Za-z0-9+/]{40}"
+    rb"(?:[A-Za-z-]+: [^\r\n\\]{1,80}(?:\\[rn]|[\s\"'+,;])+)*([A-Za-z0-9+/]{40})"
 )
 TOKENS: tuple[tuple[tuple[bytes, ...], bytes], ...] = (
     (
@@ -86,20 +86,17 @@ class Rule:
     needles: tuple[bytes, ...]
     pattern: re.Pattern[bytes] | None = None
 
-    def hits(self, data: bytes) -> bool:
-        """True when `data` has it."""
-        return any(self._hits(data, needle) for needle in self.needles)
-
-    def _hits(self, data: bytes, needle: bytes) -> bool:
-        place = data.find(needle)
-        while place >= 0:
-            if self.pattern is None:
-                return True
-            end = place + len(needle)
-            if self.pattern.search(data[max(0, place - BEFORE) : end + AFTER]):
-                return True
-            place = data.find(needle, end)
-        return False
+    def finds(self, data: bytes) -> Iterator[str]:
+        """The sha256 of each secret in `data`, of the pattern's group if it has one: it gives none away."""
+        for needle in self.needles:
+            place = data.find(needle)
+            while place >= 0:
+                end = place + len(needle)
+                if self.pattern is None:
+                    yield hashlib.sha256(needle).hexdigest()
+                elif match := self.pattern.search(data[max(0, place - BEFORE) : end + AFTER]):
+                    yield hashlib.sha256(match[self.pattern.groups and 1]).hexdigest()
+                place = data.find(needle, end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +116,7 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Find:
-    """A file that has what must not travel: `path` is inside the member, empty for the member itself."""
+    """What must not travel: `path` is inside the member, empty for the member itself; `sha256`: the secret's."""
 
     rule: str
     path: str
@@ -128,7 +125,7 @@ class Find:
 
 @dataclass(frozen=True, kw_only=True)
 class Allowed:
-    """A find that was looked at and is none: the file's digest, the rule, and why."""
+    """A find that was looked at and is none: the rule, where, the digest of what was found, and why."""
 
     rule: str
     path: str
@@ -231,7 +228,7 @@ def read_allowed(path: Path) -> tuple[Allowed, ...]:
         except TypeError as error:
             raise ConfigError(f"an entry is not whole: {error}", where=str(path)) from error
         if not one.reason or not re.fullmatch(r"[0-9a-f]{64}", one.sha256):
-            message = f"{one.path}: a reason and the file's sha256 are needed"
+            message = f"{one.path}: a reason and the sha256 of what was found are needed"
             raise ConfigError(message, where=str(path))
         found.append(one)
     return tuple(found)

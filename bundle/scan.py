@@ -146,16 +146,20 @@ def look_into(archive: tarfile.TarFile, rules: Sequence[Rule]) -> Iterator[Find]
         words = "\n".join((name, entry.linkname, entry.uname, entry.gname)).encode(
             "utf-8", "replace"
         )
-        digest = hashlib.sha256(words).hexdigest()
-        yield from (Find(rule=rule, path=name, sha256=digest) for rule in hits(words, rules))
+        yield from _named(hits(words, rules), name)
         file = archive.extractfile(entry) if entry.isreg() else None
         if file:
             yield from look(file, name, rules)
 
 
-def hits(data: bytes, rules: Iterable[Rule]) -> set[str]:
-    """The names of the rules that `data` breaks."""
-    return {rule.name for rule in rules if rule.hits(data)}
+def hits(data: bytes, rules: Iterable[Rule]) -> set[tuple[str, str]]:
+    """The rules that `data` breaks, each with the digest of what was found."""
+    return {(rule.name, digest) for rule in rules for digest in rule.finds(data)}
+
+
+def _named(found: Iterable[tuple[str, str]], path: str) -> Iterator[Find]:
+    for rule, digest in sorted(found):
+        yield Find(rule=rule, path=path, sha256=digest)
 
 
 def look(
@@ -165,7 +169,7 @@ def look(
 
     `itself`: the file can be read twice, so that what is packed needs no copy.
     """
-    digest, kept, found = hashlib.sha256(), b"", set[str]()
+    digest, kept, found = hashlib.sha256(), b"", set[tuple[str, str]]()
     chunk = file.read(CHUNK)
     packed = depth < DEEPEST and chunk.startswith((ZIP, GZIP, XZ))
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as spool:
@@ -176,13 +180,12 @@ def look(
                 spool.write(chunk)
             kept = chunk[-OVERLAP:]
             chunk = file.read(CHUNK)
-        sha256 = digest.hexdigest()
-        yield from (Find(rule=rule, path=path, sha256=sha256) for rule in sorted(found))
+        yield from _named(found, path)
         if packed:
             again = file if itself else cast("IO[bytes]", spool)
             again.seek(0)
             inside = list(_unpack(again, path, rules, depth))
-            closed = Find(rule=CLOSED, path=path, sha256=sha256)
+            closed = Find(rule=CLOSED, path=path, sha256=digest.hexdigest())
             yield from (closed if find.rule == CLOSED else find for find in inside)
 
 
@@ -210,8 +213,7 @@ def _unzip(spool: IO[bytes], inside: str, rules: Sequence[Rule], depth: int) -> 
         for info in archive.infolist():
             name = f"{inside}{info.filename}"
             words = info.filename.encode("utf-8", "replace")
-            digest = hashlib.sha256(words).hexdigest()
-            yield from (Find(rule=rule, path=name, sha256=digest) for rule in hits(words, rules))
+            yield from _named(hits(words, rules), name)
             if info.flag_bits & 1:
                 yield Find(rule=CLOSED, path=name, sha256="")
             elif not info.is_dir():
