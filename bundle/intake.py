@@ -25,6 +25,7 @@ from bundle.model import Secret
 from bundle.push import push_images
 from bundle.registry import Registry
 from bundle.run import Progress, log, step
+from bundle.words import say
 
 LEFT_OVER = re.compile(rf"127\.0\.0\.1:\d+/{PRODUCT}/.+")
 CHUNK = 1 << 20
@@ -214,14 +215,29 @@ def _pull_all(
         except BundleError as error:
             errors.append(error)
 
-    # daemons: an interrupted tool ends at once, and the engine drops a pull whose client is gone
+    # daemons: a tool that is interrupted twice ends at once
     threads = [threading.Thread(target=pull, args=(image,), daemon=True) for image in images]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    _wait(threads)
     gauge.progress.close()
     return done, errors
+
+
+def _wait(threads: Sequence[threading.Thread]) -> None:
+    """Wait for the pulls, on an interrupt too: engines were seen to crash when a pull of zstd layers was broken off."""
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        text = say(
+            "ending once the engine has taken what it began; again: at once",
+            "엔진이 시작한 작업을 마치면 끝냅니다. 다시 누르면 즉시 끝냅니다",
+        )
+        log.info("  %s", text)
+        for thread in threads:
+            thread.join()
+        raise
 
 
 def _load_all(

@@ -28,6 +28,8 @@ def tls_authority(stage: Stage) -> list[str]:
 
 def tls_root_key(stage: Stage) -> list[str]:
     """The root's key is in a recovery kit; moot while nobody but this host can reach the doors."""
+    if not generations(stage.host):
+        raise Red("no CA in pki/")
     away, line = expiring.root_key_line(stage.host)
     if away:
         return [f"root key: {line}"]

@@ -131,11 +131,11 @@ def test_hanging_probe_is_red_and_holds_nothing_up(tmp_path: Path) -> None:
 
 def test_interruption_keeps_what_is_known(tmp_path: Path) -> None:
     def interrupt(_: Stage) -> list[str]:
-        time.sleep(0.3)
+        time.sleep(1.5)
         import _thread
 
         _thread.interrupt_main()
-        time.sleep(0.5)
+        time.sleep(1)
         return []
 
     found, complete = outcome(tmp_path, check("a", good), check("b", interrupt))

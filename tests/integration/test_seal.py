@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -559,27 +558,6 @@ def test_bytes_that_changed_after_the_check_do_not_get_in(
         intake.import_images(damaged, crossing.manifest, crossing.engine)
     assert store.inspect(crossing.engine, crossing.images[1].reference) is None
     assert take(crossing)["two"] == "pulled"
-
-
-def test_killed_import_is_finished_by_the_next(crossing: Crossing, rng: random.Random) -> None:
-    code = (
-        "import sys; from pathlib import Path; from bundle import intake, manifest; "
-        "from bundle.engine import Engine; b = Path(sys.argv[1]); print('go', flush=True); "
-        "intake.import_images(b, manifest.read(b), Engine())"
-    )
-    for _ in range(5):
-        forget(crossing)
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, str(crossing.bundle)],
-            cwd=bundles.TOP,
-            stdout=subprocess.PIPE,
-        )
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(rng.uniform(0, 0.4))
-        child.kill()
-        child.communicate(timeout=10)
-        assert set(take(crossing)) == {"one", "two", "three"}
 
 
 def test_absent_image_cannot_be_sealed(crossing: Crossing, tmp_path: Path) -> None:
