@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -131,13 +132,13 @@ def test_hanging_probe_is_red_and_holds_nothing_up(tmp_path: Path) -> None:
 
 def test_interruption_keeps_what_is_known(tmp_path: Path) -> None:
     def interrupt(_: Stage) -> list[str]:
-        time.sleep(1.5)
-        import _thread
-
-        _thread.interrupt_main()
-        time.sleep(1)
+        time.sleep(0.5)
+        signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C: it wakes the one who waits
+        time.sleep(3)
         return []
 
+    main = threading.main_thread().ident
+    assert main is not None
     found, complete = outcome(tmp_path, check("a", good), check("b", interrupt))
     assert not complete
     assert list(found) == ["a"]
