@@ -137,8 +137,7 @@ def test_interruption_keeps_what_is_known(tmp_path: Path) -> None:
         time.sleep(3)
         return []
 
-    main = threading.main_thread().ident
-    assert main is not None
+    main = threading.get_ident()
     found, complete = outcome(tmp_path, check("a", good), check("b", interrupt))
     assert not complete
     assert list(found) == ["a"]
