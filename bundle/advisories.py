@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.components import SUITES, Component, Inventory
-from bundle.errors import ConfigError
+from bundle.errors import BROKEN_ARCHIVE, ConfigError
 from bundle.sbom import moment
 from bundle.versions import COMPARE, sort_key
 from bundle.words import say
@@ -153,7 +153,7 @@ def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
                         where = f"{path}: {info.filename}"
                         raise ConfigError("too large for a record", where=where, hint=_hint())
                     yield info.filename, archive.read(info)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except (*BROKEN_ARCHIVE, RuntimeError) as error:  # the last: it is encrypted
         raise ConfigError(f"cannot be read: {error}", where=str(path), hint=_hint()) from error
 
 

@@ -6,7 +6,16 @@ says what to do next. Several problems travel in one error, so that an operator 
 
 from __future__ import annotations
 
+import lzma
+import zipfile
+import zlib
 from dataclasses import dataclass
+
+BROKEN_ARCHIVE = (
+    *(OSError, EOFError, NotImplementedError),
+    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+)
+"""What the standard library raises for an archive that is damaged, cut off or of a form that it does not know."""
 
 
 @dataclass(frozen=True, kw_only=True)

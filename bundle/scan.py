@@ -13,14 +13,13 @@ import lzma
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
 from bundle import leaks, streams
-from bundle.errors import IntegrityError, Problem
+from bundle.errors import BROKEN_ARCHIVE, IntegrityError, Problem
 from bundle.host import write_file
 from bundle.leaks import Allowed, Find, Rule
 from bundle.run import Progress
@@ -32,7 +31,6 @@ DEEPEST = 3  # archives in archives
 IN_MEMORY, LARGEST = 8 << 20, 4 << 30
 MOST_SHOWN = 40
 CLOSED = "an archive that cannot be looked into"
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
 
 Tick = Callable[[int], None]
 
@@ -204,7 +202,7 @@ def _unpack(spool: IO[bytes], path: str, rules: Sequence[Rule], depth: int) -> I
                 yield from look(limited, inside, rules, depth + 1)
     except _TooLargeError:
         yield Find(rule=CLOSED, path=path, sha256="")
-    except BROKEN:
+    except BROKEN_ARCHIVE:
         return
 
 

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import io
 import json
+import lzma
 import os
 import platform
 import re
@@ -236,6 +237,13 @@ def _member(file: Reader, member: dict[str, Any], places: dict[str, tuple[int, i
     return data
 
 
+# All but OSError, which is this host's disk; RuntimeError: it is encrypted. ValueError: it names no place.
+UNSOUND = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError),
+)
+
+
 def _unzip(path: str, data: bytes, site: Path, room: int) -> int:
     """Unpack a wheel; what is left of the `room` in bytes that was sealed for all of them."""
     try:
@@ -247,7 +255,7 @@ def _unzip(path: str, data: bytes, site: Path, room: int) -> int:
                 _unzip_into(site, wheel)
                 return room
         why = say("unpacks to more than was sealed", "봉인된 한도보다 크게 풀림")
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
+    except UNSOUND as error:
         why = say(f"is no sound wheel ({error})", f"온전한 휠이 아님 ({error})")
     raise damaged(f"{path}: {why}")
 

@@ -83,6 +83,19 @@ def database(path: Path, *records: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_zip_is_refused_by_name(tmp_path: Path, compression: int) -> None:
+    path = tmp_path / "osv.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("a.json", json.dumps(record("Go", "a")) * 50)
+    data = bytearray(path.read_bytes())
+    for place in range(36, 70):
+        data[place] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"osv\.zip: cannot be read"):
+        advisories.look_up(INVENTORY, path)
+
+
 @pytest.mark.parametrize(
     ("ecosystem", "name", "events", "found"),
     [

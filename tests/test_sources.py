@@ -83,7 +83,8 @@ def test_modules_come_by_file_proxy_and_are_proven(
 def test_next_proxy_is_asked_and_direct_is_left_out(
     tmp_path: Path, proxy: Path, wanted: tuple[Wanted, ...]
 ) -> None:
-    fetch(proxy, wanted, tmp_path / "s", f"file://{tmp_path}/gone|file://{proxy},direct")
+    store = fetch(proxy, wanted, tmp_path / "s", f"file://{tmp_path}/gone|file://{proxy},direct")
+    assert all(store.proven(item) for item in wanted)
 
 
 @pytest.mark.parametrize("setting", ["direct", "off", " , "])

@@ -138,6 +138,7 @@ def test_killed_anywhere_is_finished_by_the_next(stack: Stack, words: tuple[str,
         stack.invoke(*words, timeout=400)
         stack.invoke("verify", "--only", "tls-hops", "--only", "tls-gateway", timeout=120)
     stack.invoke("pki.rotate", "--finish", "--yes", timeout=400)
+    assert json.loads(stack.invoke("pki.status", "--format", "json", timeout=60))["older"] == []
 
 
 def test_sites_own_certificate_is_asked_for_taken_in_and_given_up(stack: Stack) -> None:

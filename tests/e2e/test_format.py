@@ -77,6 +77,7 @@ def test_layers_have_the_one_form(bundle: reader.Bundle) -> None:
         if image["name"] in IMAGES
         for digest in zip(image["layers"], image["diff_ids"], strict=True)
     }
+    assert created
     for (digest, diff_id), moment in created.items():
         check_layer(bundle, digest, diff_id, moment)
 

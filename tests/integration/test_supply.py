@@ -376,7 +376,6 @@ def test_debian_order_is_dpkgs() -> None:
 
 
 @pytest.mark.nightly  # compiles the object store from nothing
-@pytest.mark.skipif(not shutil.which("go"), reason="needs Go on the host")
 def test_companion_alone_gives_the_same_program_without_a_network(
     tmp_path: Path,
     engine: Engine,
