@@ -193,18 +193,7 @@ def measure(
     log.debug("+ %s", line)
     with tempfile.TemporaryFile() as out:
         begin = time.monotonic()
-        try:
-            child = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=None if env is None else dict(env),
-                cwd=cwd,
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise _not_found(command, error) from error
+        child = _start_session(command, out, env, cwd)
         _await(child, timeout, watch or _watch_nothing)
         seconds = time.monotonic() - begin
         out.seek(0)
@@ -213,6 +202,24 @@ def measure(
         how = "no answer" if seconds >= timeout else describe_exit(child.returncode)
         raise CommandError(f"{line}: {how} after {seconds:.0f} s\n{tail(text)}")
     return seconds, text
+
+
+def _start_session(
+    command: Sequence[str], out: IO[bytes], env: Mapping[str, str] | None, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own; both of its streams go to `out`."""
+    try:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise _not_found(command, error) from error
 
 
 def _await(
@@ -245,17 +252,7 @@ def detach(command: Sequence[str], *, log_file: Path, env: Mapping[str, str] | N
     """
     log.debug("+ %s &", shlex.join(command))
     with log_file.open("ab") as out:
-        try:
-            child = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=None if env is None else dict(env),
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise _not_found(command, error) from error
+        child = _start_session(command, out, env)
     threading.Thread(target=child.wait, daemon=True).start()  # or it stays as a zombie when it ends
     return child.pid
 

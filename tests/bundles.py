@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,18 @@ class Made:
     digest: str
     fingerprint: str
     manifest: Manifest
+
+
+def tar_of(files: dict[str, bytes]) -> io.BytesIO:
+    """A plain tar of `files`."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    data.seek(0)
+    return data
 
 
 def wheel(folder: Path, name: str = "demo") -> Path:

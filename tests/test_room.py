@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import io
-import tarfile
 
 import pytest
 
 from bundle import room
 from bundle.layers import LayerError
 from bundle.manifest import SealedImage
+from tests import bundles
 
 SITE = "opt/venv/lib/python3.13/site-packages"
 STATUS = (
     "Package: libc6\nStatus: install ok installed\nVersion: 2.41-12\n\nPackage: x\nVersion: 1\n"
 )
-
-
-def layer(files: dict[str, bytes]) -> io.BytesIO:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    data.seek(0)
-    return data
 
 
 FILES = {
@@ -44,7 +33,7 @@ FILES = {
 
 
 def test_every_file_finds_its_package() -> None:
-    found = room.look(layer(FILES), 4242)
+    found = room.look(bundles.tar_of(FILES), 4242)
     record = len(FILES[f"{SITE}/demo-1.0.dist-info/RECORD"])
     assert found.packages["demo 1.0", "wheel"] == 157 + record
     assert found.packages["libc6 2.41-12", "deb"] == 1000
@@ -56,8 +45,8 @@ def test_every_file_finds_its_package() -> None:
 
 def test_shared_layer_counts_once_among_the_packages() -> None:
     contents = {
-        "sha256:a": room.look(layer({"etc/a": b"1" * 2_000_000}), 1_000_000),
-        "sha256:b": room.look(layer({"etc/b": b"1" * 4_000_000}), 3_000_000),
+        "sha256:a": room.look(bundles.tar_of({"etc/a": b"1" * 2_000_000}), 1_000_000),
+        "sha256:b": room.look(bundles.tar_of({"etc/b": b"1" * 4_000_000}), 3_000_000),
     }
     images = [
         SealedImage(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import os
 import random
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -365,24 +363,13 @@ class Crossing:
     manifest: manifest.Manifest
 
 
-def context(files: dict[str, bytes]) -> io.BytesIO:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    data.seek(0)
-    return data
-
-
 @pytest.fixture(scope="module")
 def crossing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crossing]:
     folder, engine = tmp_path_factory.mktemp("crossing"), Engine()
     prefix = f"seal-test-{os.getpid()}"
     api = engine.api.api
     api.import_image_from_data(
-        context({"base": random.Random(prefix).randbytes(4_000_000)}).getvalue(),
+        bundles.tar_of({"base": random.Random(prefix).randbytes(4_000_000)}).getvalue(),
         repository=f"{prefix}/base",
         tag="1",
     )
@@ -392,7 +379,7 @@ def crossing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crossing]:
         files = {"Dockerfile": recipe, "x": random.Random(prefix + name).randbytes(2_000_000)}
         events = list(
             api.build(
-                fileobj=context(files),
+                fileobj=bundles.tar_of(files),
                 custom_context=True,
                 rm=True,
                 forcerm=True,
