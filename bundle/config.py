@@ -44,6 +44,7 @@ class SiteConfig:
     retention_phoenix_days: int
     registry_address: str
     registry_user: str
+    registry_password: str
     registry_password_file: str
     registry_ca: str
 
@@ -111,8 +112,9 @@ def _value_problem(where: str, setting: Setting, value: Any) -> Problem | None:
         kind = {"str": "a text", "int": "a whole number", "bool": "true or false"}[
             type(setting.default).__name__
         ]
+        told = "the value" if setting.secret else repr(value)
         return Problem(
-            where=place, message=f"{value!r} is not {kind}", hint=f"{setting.key}: {setting.help}."
+            where=place, message=f"{told} is not {kind}", hint=f"{setting.key}: {setting.help}."
         )
     wrong = setting.check(value)
     return (
@@ -183,9 +185,10 @@ def parse_site(text: str, where: str = "site.toml") -> SiteConfig:
                     where=f"{where}: ports", message=message, hint="Give each tracker its own port."
                 )
             )
-        if bool(values["registry_user"]) != bool(values["registry_password_file"]):
-            message = "registry.user and registry.password_file go together"
-            hint = "Set both, or neither."
+        given = (values["registry_password"], values["registry_password_file"])
+        if bool(values["registry_user"]) != (sum(map(bool, given)) == 1):
+            message = "registry.user and registry.password (or registry.password_file) go together"
+            hint = "Set registry.user and one of the other two, or none of them."
             problems.append(Problem(where=f"{where}: registry", message=message, hint=hint))
     if problems:
         raise ConfigError.of(problems)

@@ -49,11 +49,13 @@ def run(
     check: bool = True,
     stdin: IO[bytes] | None = None,
     stream: bool = False,
+    mute: bool = False,
     hint: str = "",
 ) -> str:
     """Run `command` and return its standard output (its error output too, when `stream` shows both to the operator).
 
-    `timeout` is in seconds; `text` goes to standard input; `env` replaces the environment.
+    `timeout` is in seconds; `text` goes to standard input; `env` replaces the environment; `mute`: a failure tells
+    nothing of what was said.
 
     Raises CommandError when it fails or takes too long, PreconditionError when the program is not there.
     """
@@ -63,10 +65,8 @@ def run(
         return _run_streamed(command, line, timeout, env, cwd, hint)
     done = _run_quiet(command, line, timeout, env, cwd, text, stdin, hint)
     if check and done.returncode != 0:
-        raise CommandError(
-            f"{line}: {describe_exit(done.returncode)}\n{tail(done.stderr or done.stdout)}",
-            hint=hint,
-        )
+        said = "" if mute else f"\n{tail(done.stderr or done.stdout)}"
+        raise CommandError(f"{line}: {describe_exit(done.returncode)}{said}", hint=hint)
     return done.stdout
 
 

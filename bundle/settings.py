@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bundle.references import reference_problem
+
 REGISTRY = re.compile(
     r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z"
 )
@@ -22,13 +24,14 @@ class Setting:
     """One key of a file: `check` returns what is wrong with a value of the right type, or nothing.
 
     A default that is a tuple takes a list of texts, or a table of texts (`name = "value"` is the entry "name=value");
-    `check` is asked about each entry then.
+    `check` is asked about each entry then. `secret`: the value refers to a secret, and is told nowhere.
     """
 
     key: str
     default: Any
     help: str
     check: Callable[[Any], str] = lambda _: ""
+    secret: bool = False
 
     @property
     def attribute(self) -> str:
@@ -192,9 +195,17 @@ SITE = (
     ),
     Setting(key="registry.user", default="", help="who pushes and pulls there; empty: nobody"),
     Setting(
+        key="registry.password",
+        default="",
+        help="where that user's password is, never itself: secret://file/PATH, secret://env/NAME or"
+        " secret://command/PATH ARGUMENTS, see docs/secrets.md",
+        check=reference_problem,
+        secret=True,
+    ),
+    Setting(
         key="registry.password_file",
         default="",
-        help="the file with that user's password, mode 0600, absolute path",
+        help="the same as secret://file with this absolute path",
         check=path_problem,
     ),
     Setting(

@@ -63,7 +63,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "shared",
         (
             *("site", "vault", "store", "stock", "registry", "gateway_client", "inside"),
-            *("authority", "expiring"),
+            *("authority", "expiring", "borrowed"),
         ),
     ),  # parts of the installation that several verbs read
     ("edges", ("run", "engine", "builder", "host", "console", "streams")),
@@ -72,7 +72,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("config", "settings", "words", "services", "plan", "templates", "recipes"),
             *("manifest", "delta", "trust", "unseal", "unpack", "kept", "arrive", "parts"),
-            *("environment", "fragment", "certificates", "chain"),
+            *("environment", "fragment", "certificates", "chain", "references"),
             *(
                 "components",
                 "licences",
