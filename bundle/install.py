@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from pathlib import Path
 
 from bundle import pki, site, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
+from bundle.denied import ensure_denied
 from bundle.errors import CommandError
 from bundle.host import Host, make_folder
 from bundle.model import RELOADED, Container, ExtraService, Service
@@ -62,7 +64,7 @@ def stamp(host: Host, service: str, left_out: tuple[str, ...] = ()) -> str:
 
 def service_stamp(host: Host, service: Service) -> str:
     """A digest of the certificates and secrets that a service reads when it starts, and not when it reloads."""
-    return stamp(host, service.name, RELOADED if service.reloads else ())
+    return stamp(host, service.name, RELOADED if service.reloads or not service.port else ())
 
 
 def extra_stamp(host: Host, service: ExtraService) -> str:
@@ -86,13 +88,25 @@ def prepare(plan: Plan, host: Host) -> None:
     vault.hand_out(host, plan, store)
     renewed = pki.issue(host, plan)
     pki.write_lists(host)
+    ensure_denied(plan, host)
     vault.close(host, plan)
+    make_meetings(plan, host)
     changed = write_rendered(plan, host)
     log.info(
         "  certificates: %s; files: %s",
         ", ".join(renewed) or "unchanged",
         f"{len(changed)} changed",
     )
+
+
+def make_meetings(plan: Plan, host: Host) -> None:
+    """Make the folder of each socket that two services share; nobody else on this host can enter it."""
+    make_folder(host.path("sockets"), 0o700)
+    for service in plan.services:
+        for meeting in (meeting for meeting in service.meetings if meeting.host):
+            folder = host.path("sockets", meeting.name)
+            make_folder(folder, 0o755)
+            os.chown(folder, service.uid, service.uid)
 
 
 def _state(container: Container | None) -> str:

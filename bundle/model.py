@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn
 
 Layout = Literal["ports", "names"]
 Status = Literal["passed", "failed", "not_applicable"]
-RELOADED = ("tls.crt", "tls.key", "root.crt", "clients.crt", "ca.crl")
+RELOADED = ("tls.crt", "tls.key", "root.crt", "clients.crt", "ca.crl", "denied.json")
 """The files of a service's folder that a server which reloads takes without a new container."""
 
 
@@ -127,6 +127,15 @@ class Mount:
     target: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """A folder for a socket that two services share, and nobody else on the host can enter; `host` makes the socket."""
+
+    name: str
+    path: str
+    host: bool = False
+
+
 def no_secrets(_: Mapping[str, Secret]) -> dict[str, Secret]:
     """The `derive` of a service that needs no composed secret file."""
     return {}
@@ -137,7 +146,8 @@ class Service:
     """One member of the stack: what it declares is made, checked, backed up and restored because it is declared.
 
     `names` are its names on the internal networks, the first its own; `derive` composes secret files out of the store;
-    `reloads`: its first process takes new certificates at a SIGHUP.
+    `reloads`: its first process takes new certificates at a SIGHUP. `port` 0: it listens on no network, and has no
+    certificate. `image`: whose image it runs when that is not called as it is.
     """
 
     name: str
@@ -159,6 +169,14 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     shm_mb: int = 64
     reloads: bool = False
+    image: str = ""
+    command: tuple[str, ...] = ()
+    meetings: tuple[Meeting, ...] = ()
+
+    @property
+    def runs(self) -> str:
+        """The name of the image that it runs."""
+        return self.image or self.name
 
 
 @dataclass(frozen=True, kw_only=True)

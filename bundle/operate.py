@@ -89,7 +89,11 @@ def _service_line(plan: Plan, name: str, container: Container | None) -> Line:
         return Line(name=name, state="absent", detail="start it with invoke start", good=False)
     healthy = container.state == "running" and container.health == "healthy"
     state = container.health if container.state == "running" else container.state
-    wrong = "" if container.image == plan.image(name) else " (not this release's image)"
+    wrong = (
+        ""
+        if container.image == plan.image(plan.service(name).runs)
+        else " (not this release's image)"
+    )
     detail = f"{container.image}{wrong}, since {container.started[:19]}Z"
     return Line(name=name, state=state, detail=detail, good=healthy and not wrong)
 
@@ -191,7 +195,7 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
     if purge:
         removed += host.engine.remove_images("tracking-bundle/")
         removed += host.engine.remove_images("tracking-extra/")
-        for name in ("rendered", "secrets", "pki", "reports"):
+        for name in ("rendered", "secrets", "pki", "reports", "sockets"):
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))
                 removed.append(str(host.path(name)))

@@ -54,6 +54,11 @@ class Plan:
         """The name of a site's own service on its network."""
         return internal(self.site, service.name)
 
+    @property
+    def servers(self) -> tuple[Service, ...]:
+        """The services that listen on a network: each has a certificate of its own."""
+        return tuple(service for service in self.services if service.port)
+
     def service(self, name: str) -> Service:
         """The service called `name`."""
         return next(service for service in self.services if service.name == name)

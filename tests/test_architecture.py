@@ -62,7 +62,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "shared",
         (
-            *("site", "vault", "store", "stock", "registry", "gateway_client", "inside"),
+            *("site", "vault", "denied", "store", "stock", "registry", "gateway_client", "inside"),
             *("authority", "expiring", "borrowed"),
         ),
     ),  # parts of the installation that several verbs read
@@ -115,8 +115,9 @@ HELPERS = {
 # Inside a layer: who may import whom. Edges build on one another; deciding modules read one another's values.
 WITHIN = {"edges", "deciding", "values", "shared"}
 
-# `ops` runs inside the ops container: values, deciding and the client kit only. `tracking` is a library of its own.
-ASIDE = {"ops": {"values", "deciding"}, "tracking": set[str]()}
+# `ops` and `guard` run inside containers of the ops image: values, deciding and the client kit only, or nothing of
+# ours. `tracking` is a library of its own.
+ASIDE = {"ops": {"values", "deciding"}, "guard": set[str](), "tracking": set[str]()}
 
 OWNERS = {
     "subprocess": {"run"},

@@ -110,4 +110,4 @@ def test_older_engine_gets_no_start_interval() -> None:
     site = parse_site(SITES["default"])
     compose = render(make_plan(site, site_id="x", version="1", quick_probes=False))[-1].text
     assert "start_interval" not in compose
-    assert compose.count("interval: 5s") == 5
+    assert compose.count("interval: 5s") == 6

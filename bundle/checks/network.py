@@ -151,12 +151,15 @@ def _in_each(
 
 
 def net_egress(stage: Stage) -> list[str]:
-    """No container reaches an outside address or resolves an outside name; each reaches itself, so the probe works."""
+    """No container reaches an outside address or resolves an outside name; a peer is reached, so the probe works."""
     tries = [f"tcp {host} {port}" for host, port in OUTSIDE] + [f"dns {n}" for n in OUTSIDE_NAMES]
     outside = "".join(f"{line} &\n" for line in tries) + "wait\n"
 
+    near = internal(stage.plan.site, "mlflow")
+
     def script(service: Service) -> str:
-        return f"{_TRY}tcp 127.0.0.1 {service.port}\ndns {service.names[0]}\n{outside}"
+        known = f"127.0.0.1 {service.port}" if service.port else f"{near} 5000"
+        return f"{_TRY}tcp {known}\ndns {service.names[0]}\n{outside}"
 
     wrong: list[str] = []
     evidence: list[str] = []

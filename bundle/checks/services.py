@@ -80,7 +80,7 @@ def svc_images(stage: Stage) -> list[str]:
     for service in stage.plan.services:
         attributes = inspected(stage).get(service.name)
         found = attributes["Image"] if attributes else "no container"
-        image = sealed.get(service.name)
+        image = sealed.get(service.runs)
         # An engine with its own image store calls an image by its manifest, an older one by its configuration.
         if image is None or found not in (image.config, image.manifest):
             wanted = image.config if image else "in the release"

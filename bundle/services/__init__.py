@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from bundle.config import SiteConfig
 from bundle.model import Service
-from bundle.services import gateway, minio, mlflow, phoenix, postgres
+from bundle.services import gateway, guard, minio, mlflow, phoenix, postgres
 
-SERVICES = (postgres.service, minio.service, mlflow.service, phoenix.service, gateway.service)
+SERVICES = (
+    postgres.service,
+    minio.service,
+    mlflow.service,
+    phoenix.service,
+    guard.service,
+    gateway.service,
+)
 
 
 def services(site: SiteConfig) -> tuple[Service, ...]:

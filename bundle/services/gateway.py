@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bundle.config import SiteConfig
 from bundle.model import Mount, Service
+from bundle.services import guard
 from bundle.services.names import CLIENTS_CA, internal, public
 
 INSIDE = {"portal": 8443, "mlflow": 8444, "phoenix": 8445}
@@ -57,5 +58,6 @@ def service(site: SiteConfig) -> Service:
         ),
         published=published(site),
         tmpfs=("/tmp",),
-        needs=("mlflow", "phoenix"),
+        needs=("mlflow", "phoenix", "guard"),
+        meetings=(guard.meeting(),),
     )

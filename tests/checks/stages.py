@@ -35,10 +35,10 @@ def make_release(plan: Plan) -> Release:
     """A release whose images are called by their services."""
     images = tuple(
         SealedImage(
-            name=service.name,
-            reference=plan.image(service.name),
-            manifest=f"sha256:{service.name}-manifest",
-            config=f"sha256:{service.name}-config",
+            name=service.runs,
+            reference=plan.image(service.runs),
+            manifest=f"sha256:{service.runs}-manifest",
+            config=f"sha256:{service.runs}-config",
             layers=(),
             diff_ids=(),
             size=1,
@@ -74,7 +74,7 @@ def containers(plan: Plan) -> dict[str, dict[str, Any]]:
         for outside, inside in service.published:
             ports[f"{inside}/tcp"] = [{"HostIp": plan.site.bind, "HostPort": str(outside)}]
         found[service.name] = {
-            "Image": f"sha256:{service.name}-config",
+            "Image": f"sha256:{service.runs}-config",
             "RestartCount": 0,
             "State": {
                 "Status": "running",
