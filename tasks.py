@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from bundle.console import operator
-from bundle.workflows import bench, certificates, closed, connected
+from bundle.workflows import audit, bench, certificates, closed, connected
 
 HERE = Path(__file__).resolve().parent
 COMMON = {
@@ -27,14 +28,21 @@ def operation(
     *,
     name: str | None = None,
     help: dict[str, str] | None = None,  # noqa: A002  (invoke's word)
+    recorded: bool = True,
     **settings: Any,
 ) -> Callable[[Callable[..., object]], Any]:
-    """A task that takes the options of every task too, and prints what its body returns."""
+    """A task that takes the options of every task too, and prints what its body returns.
+
+    It is called as its body is (`users_add`: users.add), and is written down in the audit log unless not `recorded`.
+    """
 
     def make(body: Callable[..., object]) -> Any:
+        title = body.__name__.replace("_", ".", 1)
+
         @functools.wraps(body)
         def run(_: Context, *, quiet: bool, debug: bool, lang: str, **options: Any) -> None:
-            with operator(quiet=quiet, debug=debug, lang=lang):
+            note = audit.recorded(HERE, title, options) if recorded else nullcontext()
+            with operator(quiet=quiet, debug=debug, lang=lang), note:
                 answer = body(**options)
                 if answer is not None:
                     print(answer)
@@ -316,8 +324,41 @@ def pki_import(
     return certificates.take_in(HERE, **files)
 
 
+@operation(name="collect", recorded=False)
+def audit_collect() -> str | None:
+    """Chain what the gateway wrote and copy the head away; a job does it each minute."""
+    return audit.collect(HERE) or None
+
+
+@operation(
+    name="show",
+    help={
+        "since": "a duration like 90m, 24h, 7d, or a time",
+        "user": "only what this user did, or had done to them",
+        "format": "text or json",
+    },
+)
+def audit_show(
+    since: str = "24h",
+    user: str = "",
+    format: str = "text",  # noqa: A002  (the name of the option)
+) -> str:
+    """Show who did what, when, from where, with which result."""
+    return audit.show(HERE, since=since, user=user, form=format)
+
+
+@operation(
+    name="verify",
+    help={"heads": "a file or folder of heads from another host (default: audit.folder)"},
+)
+def audit_verify(heads: str = "") -> str:
+    """Recompute the audit log's chain: name the first line that was changed, taken away, moved or cut off."""
+    return audit.verify(HERE, heads=heads)
+
+
 authority = Collection("pki", pki_status, pki_renew, pki_rotate, pki_csr, pki_import)
 users = Collection("users", users_list, users_add, users_env)
+log_of_audit = Collection("audit", audit_collect, audit_show, audit_verify)
 benchmarks = Collection("bench", bench_bundle)
 namespace = Collection(
     bundle,
@@ -334,5 +375,6 @@ namespace = Collection(
     uninstall,
     users,
     authority,
+    log_of_audit,
     benchmarks,
 )

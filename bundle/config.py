@@ -47,6 +47,9 @@ class SiteConfig:
     registry_password: str
     registry_password_file: str
     registry_ca: str
+    audit_folder: str
+    audit_command: tuple[str, ...]
+    audit_keep_days: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from bundle import pki, site, vault
+from bundle import auditlog, pki, site, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
 from bundle.denied import ensure_denied
 from bundle.errors import CommandError
@@ -91,6 +91,7 @@ def prepare(plan: Plan, host: Host) -> None:
     ensure_denied(plan, host)
     vault.close(host, plan)
     make_meetings(plan, host)
+    auditlog.prepare(host, plan.service("gateway").uid)
     changed = write_rendered(plan, host)
     log.info(
         "  certificates: %s; files: %s",

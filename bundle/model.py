@@ -136,6 +136,14 @@ class Meeting:
     host: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A folder under the root, of the service's own, that it may write in and this host reads."""
+
+    place: str
+    target: str
+
+
 def no_secrets(_: Mapping[str, Secret]) -> dict[str, Secret]:
     """The `derive` of a service that needs no composed secret file."""
     return {}
@@ -158,6 +166,7 @@ class Service:
     networks: tuple[str, ...]
     health: tuple[str, ...]
     mounts: tuple[Mount, ...] = ()
+    folders: tuple[Folder, ...] = ()
     published: tuple[tuple[int, int], ...] = ()
     databases: tuple[Database, ...] = ()
     buckets: tuple[Bucket, ...] = ()

@@ -195,11 +195,12 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
     if purge:
         removed += host.engine.remove_images("tracking-bundle/")
         removed += host.engine.remove_images("tracking-extra/")
-        for name in ("rendered", "secrets", "pki", "reports", "sockets"):
+        for name in ("rendered", "secrets", "pki", "reports", "sockets", "audit"):
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))
                 removed.append(str(host.path(name)))
-        for name in ("site-id", "site.toml", "installed", "boot.log", "renew.log", "request.json"):
+        logs = ("boot.log", *(f"{job.name}.log" for job in jobs.JOBS))
+        for name in ("site-id", "site.toml", "installed", *logs, "request.json"):
             host.path(name).unlink(missing_ok=True)
     return removed
 

@@ -118,6 +118,11 @@ def path_problem(value: str) -> str:
     return "" if not value or value.startswith("/") else f"{value!r} is not an absolute path"
 
 
+def word_problem(entry: str) -> str:
+    """Why `entry` cannot be a word of a command; empty when it can."""
+    return "" if entry and "\0" not in entry else "a word of the command is empty"
+
+
 def default_domain() -> str:
     """`<host>.internal`, with what a host name may have and a certificate may not made into hyphens."""
     label = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")[:63]
@@ -213,6 +218,24 @@ SITE = (
         default="",
         help="the CA that signed the registry's certificate, a PEM file, absolute path; empty: the host's own CAs",
         check=path_problem,
+    ),
+    Setting(
+        key="audit.folder",
+        default="",
+        help="where the audit log's head is copied each minute: a folder of another host, mounted here, absolute path",
+        check=path_problem,
+    ),
+    Setting(
+        key="audit.command",
+        default=(),
+        help="a command that takes the head to another host, word by word; the head is its standard input, one line",
+        check=word_problem,
+    ),
+    Setting(
+        key="audit.keep_days",
+        default=0,
+        help="files of the audit log whose lines are all older than this are deleted; 0: never",
+        check=between(0, 36500),
     ),
 )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 
-from bundle.checks import authority, extras, network, operations, services, storage
+from bundle.checks import audit, authority, extras, network, operations, services, storage
 from bundle.checks.model import Check
 from bundle.errors import ConfigError, Problem
 
 CHECKS: tuple[Check, ...] = (
     *network.CHECKS,
     *authority.CHECKS,
+    *audit.CHECKS,
     *storage.CHECKS,
     *services.CHECKS,
     *extras.CHECKS,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bundle.config import SiteConfig
-from bundle.model import Mount, Service
+from bundle.model import Folder, Mount, Service
 from bundle.services import guard
 from bundle.services.names import CLIENTS_CA, internal, public
 
+AUDIT = "/var/log/audit"
+"""Where the gateway writes down requests that change something."""
 INSIDE = {"portal": 8443, "mlflow": 8444, "phoenix": 8445}
 
 
@@ -56,6 +58,7 @@ def service(site: SiteConfig) -> Service:
             Mount(template="gateway/nginx.conf", target="/etc/nginx/nginx.conf"),
             Mount(template="gateway/index.html", target="/srv/portal/index.html"),
         ),
+        folders=(Folder(place="audit/gateway", target=AUDIT),),
         published=published(site),
         tmpfs=("/tmp",),
         needs=("mlflow", "phoenix", "guard"),
