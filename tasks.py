@@ -14,7 +14,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from bundle.console import operator
-from bundle.workflows import audit, bench, certificates, closed, connected
+from bundle.workflows import audit, bench, certificates, closed, connected, network
 
 HERE = Path(__file__).resolve().parent
 COMMON = {
@@ -217,6 +217,12 @@ def schedule(
     return closed.schedule(HERE, add=install, remove=remove)
 
 
+@operation(help={"install": "put it in force, at each start too", "remove": "take it away"})
+def firewall(install: bool = False, remove: bool = False) -> str:
+    """Show a rule for this host's firewall: nothing that a container begins leaves its networks."""
+    return network.firewall(HERE, add=install, remove=remove)
+
+
 @operation(help={"purge": "data, secrets and CA too", "yes": "do not ask"})
 def uninstall(
     purge: bool = False,
@@ -372,6 +378,7 @@ namespace = Collection(
     status,
     logs,
     schedule,
+    firewall,
     uninstall,
     users,
     authority,

@@ -14,6 +14,15 @@ PROJECT = "tracking"
 OPS_UID = 10006
 EXTRAS = "extras"
 """The network of the site's own services: the gateway is on it, and nothing else of ours."""
+NO_DNS = "127.0.0.1"
+"""Where a container's resolver sends outside names: to itself, where nobody listens."""
+NO_PING = "1 0"
+"""The groups that may ping: none."""
+
+
+def bridge(network: str) -> str:
+    """The host's interface of a network of ours: a fixed name, for rules of the host's firewall."""
+    return f"{PROJECT}-{network}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "closed",
                 "bare",
                 "browse",
+                "witness",
             ),
             "bench",
             "audit",
@@ -64,7 +65,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "shared",
         (
             *("site", "vault", "denied", "store", "stock", "registry", "gateway_client", "inside"),
-            *("authority", "expiring", "borrowed", "auditlog"),
+            *("authority", "expiring", "borrowed", "auditlog", "firewall"),
         ),
     ),  # parts of the installation that several verbs read
     ("edges", ("run", "engine", "builder", "host", "console", "streams")),
@@ -110,7 +111,7 @@ HELPERS = {
     "checks": {"accounts"},
     "install": {"bootstrap", "pki"},
     "operate": {"jobs"},
-    "browse": {"closed"},
+    "browse": {"closed", "witness"},
     "bench": {"closed", "debs", "door", "images", "intake", "lock"},
 }
 

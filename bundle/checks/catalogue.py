@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 
-from bundle.checks import audit, authority, extras, network, operations, services, storage
+from bundle.checks import audit, authority, egress, extras, network, operations, services, storage
 from bundle.checks.model import Check
 from bundle.errors import ConfigError, Problem
 
 CHECKS: tuple[Check, ...] = (
+    *egress.CHECKS,
     *network.CHECKS,
     *authority.CHECKS,
     *audit.CHECKS,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bundle.checks.model import Red, Stage
 from bundle.environment import client_environment
 from bundle.errors import CommandError
 from bundle.gateway_client import address
-from bundle.inside import ask, inspect
-from bundle.model import Secret
+from bundle.inside import ask, execute, inspect
+from bundle.model import Secret, Service
 from bundle.services.mlflow import BUCKET
 from bundle.services.names import ROOT_CA, internal, public
 
@@ -34,6 +36,21 @@ def inspected(stage: Stage) -> dict[str, dict[str, Any]]:
         "inspect", lambda: inspect(stage.plan, stage.host)
     )
     return found
+
+
+def in_each(
+    stage: Stage, script_of: Callable[[Service], str], timeout: float
+) -> dict[str, list[str]]:
+    """The lines that each service's script prints in its container, all at once."""
+
+    def one(service: Service) -> list[str]:
+        script = script_of(service)
+        answer = execute(stage.plan, stage.host, service.name, script, timeout=timeout)
+        return [line.strip() for line in answer.splitlines() if line.strip()]
+
+    services = stage.plan.services
+    with ThreadPoolExecutor(max_workers=len(services)) as pool:
+        return {s.name: lines for s, lines in zip(services, pool.map(one, services), strict=True)}
 
 
 def part(answer: dict[str, Any], name: str) -> Any:

@@ -11,6 +11,7 @@ from bundle import (
     checks,
     clients,
     delta,
+    firewall,
     install,
     intake,
     jobs,
@@ -257,6 +258,7 @@ def inventory(here: Path, *, out: Path) -> Path:
 def start(here: Path) -> None:
     """Start the stack and wait until it is healthy."""
     host, plan = open_plan(here)
+    firewall.keep(host)
     operate.wait_for_engine(host)
     with host.lock("start"):
         with step(say("services", "서비스")):
@@ -304,6 +306,7 @@ def uninstall(here: Path, *, purge: bool, yes: bool) -> str:
         question += say(" with all its data", " (모든 데이터 포함)")
     confirm(f"{question}?", yes=yes)
     with host.lock("uninstall"):
+        firewall.remove(host)
         removed = operate.uninstall(host, purge=purge)
         removed += place.clear(host) if purge else []
     return "\n".join(removed) or say("nothing was there", "제거할 것이 없습니다")
