@@ -14,7 +14,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from bundle.console import operator
-from bundle.workflows import audit, bench, certificates, closed, connected, network
+from bundle.workflows import audit, bench, certificates, closed, connected, network, people
 
 HERE = Path(__file__).resolve().parent
 COMMON = {
@@ -235,22 +235,52 @@ def uninstall(
 @operation(name="list")
 def users_list() -> str:
     """Show who is in which tracker, with the role there."""
-    return closed.users_list(HERE)
+    return people.show(HERE)
 
 
-@operation(name="add", help={"role": "viewer, editor or admin"})
-def users_add(
-    name: str,
-    role: str = "editor",
-) -> None:
+ROLES = {"role": "viewer, editor or admin", "team": "whose experiments the person sees in MLflow"}
+
+
+@operation(name="add", help=ROLES)
+def users_add(name: str, role: str = "editor", team: str = "") -> None:
     """Add a person to both trackers."""
-    closed.users_add(HERE, name=name, role=role)
+    people.add(HERE, name=name, role=role, team=team)
+
+
+@operation(name="role", help=ROLES)
+def users_role(name: str, role: str = "editor", team: str = "") -> None:
+    """Make a person exactly this, in both trackers."""
+    people.role(HERE, name=name, role=role, team=team)
+
+
+@operation(name="disable")
+def users_disable(name: str) -> None:
+    """Refuse a person at both trackers at once; password, sessions and keys go."""
+    people.disable(HERE, name=name)
+
+
+@operation(name="enable")
+def users_enable(name: str) -> None:
+    """Let a disabled person in again; users.env then makes a fresh credential."""
+    people.enable(HERE, name=name)
+
+
+@operation(name="passwd", help={"file": "the password, in a file (-: standard input)"})
+def users_passwd(name: str, file: str = "-") -> None:
+    """Give a person this password in both trackers; sessions and the key of users.env end."""
+    people.passwd(HERE, name=name, file=file)
+
+
+@operation(name="token", help={"revoke": "id or name of the key to take back, or all"})
+def users_token(name: str, revoke: str = "") -> str:
+    """Show a person's API keys of Phoenix, or take one back; users.env and Phoenix' page make them."""
+    return people.keys(HERE, name=name, revoke=revoke)
 
 
 @operation(name="env", help={"user": "the person", "out": "file to write (mode 0600)"})
 def users_env(user: str, out: str) -> Path:
     """Make a fresh credential for a person and write the client environment."""
-    return closed.users_env(HERE, name=user, out=Path(out))
+    return people.environment(HERE, name=user, out=Path(out))
 
 
 @operation(
@@ -363,8 +393,18 @@ def audit_verify(heads: str = "") -> str:
 
 
 authority = Collection("pki", pki_status, pki_renew, pki_rotate, pki_csr, pki_import)
-users = Collection("users", users_list, users_add, users_env)
 log_of_audit = Collection("audit", audit_collect, audit_show, audit_verify)
+users = Collection(
+    "users",
+    users_list,
+    users_add,
+    users_role,
+    users_disable,
+    users_enable,
+    users_passwd,
+    users_token,
+    users_env,
+)
 benchmarks = Collection("bench", bench_bundle)
 namespace = Collection(
     bundle,

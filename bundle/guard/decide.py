@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 UNKNOWN = "unknown"
-FAILURES = 10
+FAILURES = 20
 """So many wrong passwords for one name from one address …"""
 WINDOW_S = 300.0
 """… within this time lock that name for that address, for as long."""

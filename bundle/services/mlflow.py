@@ -33,6 +33,7 @@ def environment(site: SiteConfig) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_DEFAULT_REGION": "us-east-1",
         "MLFLOW_AUTH_CONFIG_PATH": "/etc/mlflow/auth.ini",
+        "MLFLOW_ENABLE_WORKSPACES": "true",
         "MLFLOW_HOST": "0.0.0.0",
         "MLFLOW_PORT": "5000",
         "MLFLOW_WORKERS": str(site.mlflow_workers),
@@ -63,6 +64,8 @@ def service(site: SiteConfig) -> Service:
         ]
         key, secret = store["S3_MLFLOW_KEY"].reveal(), store["S3_MLFLOW_SECRET"].reveal()
         return {
+            # What MLflow takes for the password of its administrator is that of the stack's own account.
+            "MLFLOW_AUTH_ADMIN_PASSWORD": store["MLFLOW_STACK_PASSWORD"],
             "pgpass": Secret("\n".join(roles) + "\n"),
             "aws": Secret(
                 f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
@@ -87,7 +90,8 @@ def service(site: SiteConfig) -> Service:
         ),
         buckets=(minio.bucket(BUCKET, "mlflow"),),
         secrets=(
-            SecretSpec(name="MLFLOW_AUTH_ADMIN_PASSWORD", kind="password"),
+            SecretSpec(name="MLFLOW_STACK_PASSWORD", kind="password", mounted=False),
+            SecretSpec(name="MLFLOW_AUTH_ADMIN_PASSWORD", kind="password", mounted=False),
             SecretSpec(name="MLFLOW_FLASK_SERVER_SECRET_KEY"),
             SecretSpec(name="MLFLOW_CRYPTO_KEK_PASSPHRASE"),
             SecretSpec(name="DB_MLFLOW", mounted=False),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bundle.config import SiteConfig
 
 ROOT_CA = "/run/secrets/root.crt"
+STACK = "tracking-bundle"
+"""The account of MLflow by which the stack itself looks and administers; no person uses it."""
 CLIENTS_CA = "/run/secrets/clients.crt"
 """What is trusted at the doors: our root, or that of the site's own certificate."""
 HOST_OF_PAGE = "host-of-this-page.invalid"
