@@ -204,11 +204,12 @@ def _mlflow(browser: Any, wanted: dict[str, str]) -> str:
     credentials = {"username": "admin", "password": wanted["mlflow_password"]}
     seen = _Page(browser.new_context(http_credentials=credentials))
     page = seen.page
-    page.goto(f"https://{DOMAIN}:8444/#/experiments", timeout=PATIENCE)
+    where = "?workspace=default"  # without it the page asks for one first
+    page.goto(f"https://{DOMAIN}:8444/#/experiments{where}", timeout=PATIENCE)
     page.get_by_role("link", name=wanted["experiment"], exact=True).click(timeout=PATIENCE)
     page.wait_for_url(re.compile(r"/experiments/\d+"), timeout=PATIENCE)
     number = page.url.partition("/experiments/")[2].partition("/")[0]
-    page.goto(f"https://{DOMAIN}:8444/#/experiments/{number}/runs", timeout=PATIENCE)
+    page.goto(f"https://{DOMAIN}:8444/#/experiments/{number}/runs{where}", timeout=PATIENCE)
     run = page.locator(f"a[href*='/experiments/{number}/runs/']").first
     name = run.inner_text(timeout=PATIENCE)
     page.screenshot(path=f"{wanted['out']}/mlflow.png")
