@@ -47,6 +47,17 @@ class SiteConfig:
     registry_password: str
     registry_password_file: str
     registry_ca: str
+    oidc_url: str
+    oidc_client: str
+    oidc_secret: str
+    oidc_ca: str
+    oidc_title: str
+    oidc_scopes: tuple[str, ...]
+    oidc_sign_up: bool
+    oidc_groups_path: str
+    oidc_groups: tuple[str, ...]
+    oidc_role_path: str
+    oidc_roles: tuple[str, ...]
     audit_folder: str
     audit_command: tuple[str, ...]
     audit_keep_days: int
@@ -193,9 +204,22 @@ def parse_site(text: str, where: str = "site.toml") -> SiteConfig:
             message = "registry.user and registry.password (or registry.password_file) go together"
             hint = "Set registry.user and one of the other two, or none of them."
             problems.append(Problem(where=f"{where}: registry", message=message, hint=hint))
+        problems += _together(where, values, "oidc.url", "oidc.client", "oidc.secret", "oidc.ca")
+        problems += _together(where, values, "oidc.groups", "oidc.groups_path")
+        problems += _together(where, values, "oidc.roles", "oidc.role_path")
     if problems:
         raise ConfigError.of(problems)
     return SiteConfig(**values)
+
+
+def _together(where: str, values: Mapping[str, Any], *keys: str) -> list[Problem]:
+    """The problem of keys of which some are set and some are not."""
+    missing = [key for key in keys if not values[key.replace(".", "_")]]
+    if len(missing) in (0, len(keys)):
+        return []
+    hint = f"Set {', '.join(missing)} too, or none of them."
+    message = f"{', '.join(keys)} go together"
+    return [Problem(where=f"{where}: {keys[0].partition('.')[0]}", message=message, hint=hint)]
 
 
 def parse_bundle(text: str, where: str = "bundle.toml") -> BundleConfig:

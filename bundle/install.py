@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from bundle import auditlog, pki, site, vault
+from bundle import auditlog, pki, site, sso, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
 from bundle.denied import ensure_denied
 from bundle.errors import CommandError
@@ -86,6 +86,7 @@ def prepare(plan: Plan, host: Host) -> None:
     """
     store = vault.open_store(host, plan)
     vault.hand_out(host, plan, store)
+    sso.prepare(plan, host)
     renewed = pki.issue(host, plan)
     pki.write_lists(host)
     ensure_denied(plan, host)

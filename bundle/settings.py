@@ -118,6 +118,26 @@ def path_problem(value: str) -> str:
     return "" if not value or value.startswith("/") else f"{value!r} is not an absolute path"
 
 
+def https_problem(value: str) -> str:
+    """Why `value` is not the address of an identity provider's discovery; empty when it is, or there is none."""
+    if not value or re.match(r"https://[a-z0-9.-]+(:\d{1,5})?/[!-~]*\Z", value):
+        return ""
+    return f"{value!r} is not like https://idp.example.internal/.well-known/openid-configuration"
+
+
+def role_problem(entry: str) -> str:
+    """What is wrong with an entry of oidc.roles; empty when nothing is."""
+    theirs, ours = named(entry)
+    if theirs and ours in ("viewer", "editor", "admin") and not {",", ":"} & set(theirs):
+        return ""
+    return f"{entry!r} is not THEIRS=ROLE, where ROLE is viewer, editor or admin"
+
+
+def group_problem(entry: str) -> str:
+    """What is wrong with an entry of oidc.groups; empty when nothing is."""
+    return "" if entry.strip() and "," not in entry else f"{entry!r} cannot be a group"
+
+
 def word_problem(entry: str) -> str:
     """Why `entry` cannot be a word of a command; empty when it can."""
     return "" if entry and "\0" not in entry else "a word of the command is empty"
@@ -218,6 +238,62 @@ SITE = (
         default="",
         help="the CA that signed the registry's certificate, a PEM file, absolute path; empty: the host's own CAs",
         check=path_problem,
+    ),
+    Setting(
+        key="oidc.url",
+        default="",
+        help="single sign-on to Phoenix: the discovery document of the identity provider, see docs/sso.md; empty: none."
+        " Its host belongs in allow",
+        check=https_problem,
+    ),
+    Setting(key="oidc.client", default="", help="the client's id there"),
+    Setting(
+        key="oidc.secret",
+        default="",
+        help="where the client's secret is, never itself: secret://file/PATH, secret://env/NAME or"
+        " secret://command/PATH ARGUMENTS",
+        check=reference_problem,
+        secret=True,
+    ),
+    Setting(
+        key="oidc.ca",
+        default="",
+        help="the CA that signed the identity provider's certificate, a PEM file, absolute path",
+        check=path_problem,
+    ),
+    Setting(key="oidc.title", default="SSO", help="what the button of the login page is called"),
+    Setting(
+        key="oidc.scopes",
+        default=(),
+        help="scopes beside openid, email and profile, as groups",
+        check=lambda entry: "" if entry.split() == [entry] else f"{entry!r} is not a scope",
+    ),
+    Setting(
+        key="oidc.sign_up",
+        default=True,
+        help="whoever the identity provider lets in gets an account at the first login",
+    ),
+    Setting(
+        key="oidc.groups_path",
+        default="",
+        help="where a person's groups stand in the claims, a JMESPath; goes with oidc.groups",
+    ),
+    Setting(
+        key="oidc.groups",
+        default=(),
+        help="only people of one of these groups get in; empty: all",
+        check=group_problem,
+    ),
+    Setting(
+        key="oidc.role_path",
+        default="",
+        help="where a person's role stands in the claims, a JMESPath; empty: viewer at first, changed in Phoenix",
+    ),
+    Setting(
+        key="oidc.roles",
+        default=(),
+        help='roles by the value found there, as {leads = "admin", staff = "editor"}; whoever has none is refused',
+        check=role_problem,
     ),
     Setting(
         key="audit.folder",

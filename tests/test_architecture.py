@@ -58,7 +58,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "witness",
             ),
             "bench",
-            "audit",
+            *("audit", "sso"),
             *("supply", "facts", "modules", "sources", "scan", "hostfacts"),  # what travels
         ),
     ),
@@ -112,7 +112,7 @@ HELPERS = {
     "own": {"accounts", "rights"},
     "rights": {"accounts"},
     "checks": {"accounts"},
-    "install": {"bootstrap", "pki"},
+    "install": {"bootstrap", "pki", "sso"},
     "operate": {"jobs"},
     "browse": {"closed", "witness"},
     "bench": {"closed", "debs", "door", "images", "intake", "lock"},

@@ -60,3 +60,8 @@ def database_url(site: SiteConfig, driver: str, database: str) -> str:
     """A URL without a password (that is in PGPASSFILE) which verifies the server's name and chain."""
     server = f"{internal(site, 'postgres')}:5432"
     return f"{driver}://{database}@{server}/{database}?sslmode=verify-full&sslrootcert={ROOT_CA}"
+
+
+def provider(site: SiteConfig) -> str:
+    """Where Phoenix' login page may send a browser beside its own door, for the page's policy: the identity provider."""
+    return " https://" + site.oidc_url.split("/")[2] if site.oidc_url else ""

@@ -9,6 +9,12 @@ from bundle.model import Database, Mount, Secret, SecretSpec, Service
 from bundle.services import minio
 from bundle.services.names import database_url, door_hosts, internal, port, url
 
+IDP = "site"
+"""What Phoenix calls the site's identity provider; it is part of the redirect address that is registered there."""
+IDP_CA = "idp.crt"
+IDP_SECRET = f"PHOENIX_OAUTH2_{IDP.upper()}_CLIENT_SECRET"
+ROLES = {"viewer": "VIEWER", "editor": "MEMBER", "admin": "ADMIN"}
+
 
 def environment(site: SiteConfig) -> dict[str, str]:
     """The server's settings; no secret is among them."""
@@ -48,6 +54,30 @@ def environment(site: SiteConfig) -> dict[str, str]:
     }
 
 
+def single_sign_on(site: SiteConfig) -> dict[str, str]:
+    """The settings for the site's identity provider; the client's secret is a file, and the password stays a way in."""
+    if not site.oidc_url:
+        return {}
+    prefix = f"PHOENIX_OAUTH2_{IDP.upper()}_"
+    roles = [entry.rpartition("=") for entry in site.oidc_roles]
+    settings = {
+        "CLIENT_ID": site.oidc_client,
+        "OIDC_CONFIG_URL": site.oidc_url,
+        "DISPLAY_NAME": site.oidc_title,
+        "ALLOW_SIGN_UP": str(site.oidc_sign_up).lower(),
+        "USE_PKCE": "true",
+        "SCOPES": " ".join(site.oidc_scopes),
+        "GROUPS_ATTRIBUTE_PATH": site.oidc_groups_path,
+        "ALLOWED_GROUPS": ",".join(site.oidc_groups),
+        "ROLE_ATTRIBUTE_PATH": site.oidc_role_path,
+        "ROLE_MAPPING": ",".join(f"{theirs}:{ROLES[ours]}" for theirs, _, ours in roles),
+        "ROLE_ATTRIBUTE_STRICT": "true" if site.oidc_roles else "",
+    }
+    found = {prefix + key: value for key, value in settings.items() if value}
+    # What httpx trusts; Phoenix asks nobody else by it.
+    return found | {"SSL_CERT_FILE": f"/run/secrets/{IDP_CA}"}
+
+
 def service(site: SiteConfig) -> Service:
     """The trace server as `site` wants it."""
     database = internal(site, "postgres")
@@ -78,5 +108,5 @@ def service(site: SiteConfig) -> Service:
         derive=derive,
         tmpfs=("/tmp",),
         needs=("postgres",),
-        environment=environment(site),
+        environment=environment(site) | single_sign_on(site),
     )
