@@ -63,5 +63,5 @@ def database_url(site: SiteConfig, driver: str, database: str) -> str:
 
 
 def provider(site: SiteConfig) -> str:
-    """Where Phoenix' login page may send a browser beside its own door, for the page's policy: the identity provider."""
+    """The origin of the identity provider, for the policy of pages: Phoenix' login page may lead there."""
     return " https://" + site.oidc_url.split("/")[2] if site.oidc_url else ""
