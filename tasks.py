@@ -14,7 +14,17 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from bundle.console import operator
-from bundle.workflows import audit, bench, certificates, closed, connected, network, people
+from bundle.workflows import (
+    audit,
+    bench,
+    certificates,
+    closed,
+    connected,
+    network,
+    people,
+    recovery,
+    secrets,
+)
 
 HERE = Path(__file__).resolve().parent
 COMMON = {
@@ -392,6 +402,64 @@ def audit_verify(heads: str = "") -> str:
     return audit.verify(HERE, heads=heads)
 
 
+@operation(name="status", help={"format": "text or json"})
+def secrets_status(
+    format: str = "text",  # noqa: A002  (the name of the option)
+) -> str:
+    """Show each stored secret's class, age and last rotation; never a value."""
+    return secrets.status(HERE, form=format)
+
+
+@operation(
+    name="rotate",
+    help={
+        "only": "a class (free, logout, data) or the name of a secret (repeatable; default: free)",
+        "yes": "do not ask",
+    },
+    iterable=["only"],
+)
+def secrets_rotate(only: list[str], yes: bool = False) -> str:
+    """Give secrets new values in the right order, and see the former ones refused; stdout: the names."""
+    return secrets.rotate(HERE, only=only, yes=yes)
+
+
+@operation(
+    name="create",
+    help={
+        "to": "an operator's certificate, PEM (repeatable; name two)",
+        "out": "file to write (default: <root>/recovery/<domain>-<time>.kit); carry it off this host",
+        "test-with": "an operator's key: open it at once",
+        "passphrase-file": "of that key",
+    },
+    iterable=["to"],
+)
+def recovery_create(
+    to: list[str], out: str = "", test_with: str = "", passphrase_file: str = ""
+) -> str:
+    """Seal secrets, keys and site.toml for named operators into one file; stdout: its digest and path."""
+    given = {"out": out, "test_with": test_with, "passphrase": passphrase_file}
+    return recovery.create_kit(HERE, to=to, **given)
+
+
+@operation(
+    name="test",
+    help={
+        "kit": "the file",
+        "key": "an operator's key (PEM)",
+        "passphrase-file": "of that key",
+        "put-root-key-away": "then take the root's key off this host",
+    },
+)
+def recovery_test(
+    kit: str, key: str, passphrase_file: str = "", put_root_key_away: bool = False
+) -> str:
+    """Open a recovery kit, compare it with this host, and note that it was opened."""
+    given = {"kit": kit, "key": key, "passphrase": passphrase_file}
+    return recovery.test_kit(HERE, put_away=put_root_key_away, **given)
+
+
+recovered = Collection("recovery", recovery_create, recovery_test)
+stored = Collection("secrets", secrets_status, secrets_rotate)
 authority = Collection("pki", pki_status, pki_renew, pki_rotate, pki_csr, pki_import)
 log_of_audit = Collection("audit", audit_collect, audit_show, audit_verify)
 users = Collection(
@@ -423,5 +491,7 @@ namespace = Collection(
     users,
     authority,
     log_of_audit,
+    stored,
+    recovered,
     benchmarks,
 )

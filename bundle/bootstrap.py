@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from bundle.errors import CommandError
 from bundle.host import Host
@@ -64,6 +64,18 @@ def make_databases(plan: Plan, host: Host, store: Mapping[str, Secret]) -> None:
 
     Raises CommandError when Postgres refuses.
     """
+    _psql(plan, host, database_sql(plan.databases, store))
+
+
+def set_superuser_password(plan: Plan, host: Host, password: Secret) -> None:
+    """Give the superuser a password, by which it can log in from nowhere (the socket asks for none).
+
+    Raises CommandError when Postgres refuses.
+    """
+    _psql(plan, host, f"ALTER ROLE postgres PASSWORD '{scram(password)}';\n")
+
+
+def _psql(plan: Plan, host: Host, text: str) -> None:
     host.engine.compose(
         plan.project,
         host.path("rendered", "compose.yaml"),
@@ -81,13 +93,15 @@ def make_databases(plan: Plan, host: Host, store: Mapping[str, Secret]) -> None:
             "-d",
             "postgres",
         ],
-        text=database_sql(plan.databases, store),
+        text=text,
         timeout=60,
     )
 
 
-def make_buckets(plan: Plan, host: Host, store: Mapping[str, Secret]) -> list[str]:
-    """Make buckets, users and policies so; returns the buckets that are new.
+def make_buckets(
+    plan: Plan, host: Host, store: Mapping[str, Secret], gone: Iterable[Secret] = ()
+) -> list[str]:
+    """Make buckets, users and policies so, and the users with the keys `gone` go; returns the buckets that are new.
 
     Raises CommandError when the object store refuses.
     """
@@ -108,6 +122,7 @@ def make_buckets(plan: Plan, host: Host, store: Mapping[str, Secret]) -> list[st
         "key": store["MINIO_ROOT_USER"].reveal(),
         "secret": store["MINIO_ROOT_PASSWORD"].reveal(),
         "buckets": buckets,
+        "gone": [key.reveal() for key in gone],
     }
     return list(ask(plan, host, "buckets", request, timeout=OPS_WITHIN_S)["made"])
 

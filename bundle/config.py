@@ -28,6 +28,7 @@ class SiteConfig:
     """site.toml: what is only known on the closed side."""
 
     domain: str
+    profile: Literal["dev", "prod"]
     organisation: str
     layout: Layout
     bind: str

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, NoReturn
 
 Layout = Literal["ports", "names"]
+Rotation = Literal["free", "logout", "data", "kit"]
 Status = Literal["passed", "failed", "not_applicable"]
 RELOADED = ("tls.crt", "tls.key", "root.crt", "clients.crt", "ca.crl", "denied.json")
 """The files of a service's folder that a server which reloads takes without a new container."""
@@ -104,11 +105,16 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class SecretSpec:
-    """A generated secret of the store; `mounted`: the service sees it under /run/secrets."""
+    """A generated secret of the store; `mounted`: the service sees it under /run/secrets.
+
+    `rotation`: what a new value costs. `free`: nobody notices; `logout`: sessions end; `data`: what it encrypts must be
+    encrypted anew; `kit`: it belongs to the root's key, and changes with that only.
+    """
 
     name: str
     kind: Literal["token", "password", "name"] = "token"
     mounted: bool = True
+    rotation: Rotation = "free"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,6 +164,39 @@ def _follow(child: subprocess.Popen[str], timeout: float) -> list[str]:
     return lines
 
 
+def run_into(
+    command: Sequence[str],
+    out: IO[bytes],
+    *,
+    timeout: float,
+    stdin: IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run `command` with its standard output into the file `out`, perhaps one as its input; `timeout` in seconds.
+
+    Raises CommandError when it fails or takes too long, PreconditionError when the program is not there.
+    """
+    line = shlex.join(command)
+    log.debug("+ %s >", line)
+    try:
+        done = subprocess.run(
+            list(command),
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=timeout,
+            env=None if env is None else dict(env),
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise _not_found(command, error) from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(f"{line}: not done after {timeout:.0f} s") from error
+    if done.returncode != 0:
+        said = tail(done.stderr.decode("utf-8", "replace"))
+        raise CommandError(f"{line}: {describe_exit(done.returncode)}\n{said}")
+
+
 def popen(command: Sequence[str], *, stdin: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     """A child whose standard output is streamed by the caller, who also ends it."""
     log.debug("+ %s", shlex.join(command))

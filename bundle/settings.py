@@ -155,6 +155,12 @@ SITE = (
         default="",
         help="the name under which the stack is reached; empty: <host>.internal",
     ),
+    Setting(
+        key="profile",
+        default="dev",
+        help='"prod": install refuses what is unsafe, all at once, see docs/secrets.md; "dev": a first look',
+        check=one_of("dev", "prod"),
+    ),
     Setting(key="organisation", default="", help="shown on the portal; any text"),
     Setting(
         key="layout",

@@ -34,6 +34,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "place",
                 "access",
                 "operate",
+                "turnover",
+                "recovery",
                 "checks",
             ),
             *(
@@ -67,6 +69,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("site", "vault", "denied", "store", "stock", "registry", "gateway_client", "inside"),
             *("authority", "expiring", "borrowed", "auditlog", "firewall"),
+            *("rotation", "prod", "kit"),
         ),
     ),  # parts of the installation that several verbs read
     ("edges", ("run", "engine", "builder", "host", "console", "streams")),
@@ -111,6 +114,7 @@ HELPERS = {
     "clients": {"accounts", "own", "rights"},
     "own": {"accounts", "rights"},
     "rights": {"accounts"},
+    "turnover": {"accounts", "own"},
     "checks": {"accounts"},
     "install": {"bootstrap", "pki", "sso"},
     "operate": {"jobs"},

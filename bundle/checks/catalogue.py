@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import difflib
 
-from bundle.checks import audit, authority, egress, extras, network, operations, services, storage
+from bundle.checks import (
+    audit,
+    authority,
+    egress,
+    extras,
+    network,
+    operations,
+    safety,
+    services,
+    storage,
+)
 from bundle.checks.model import Check
 from bundle.errors import ConfigError, Problem
 
@@ -17,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     *services.CHECKS,
     *extras.CHECKS,
     *operations.CHECKS,
+    *safety.CHECKS,
 )
 
 

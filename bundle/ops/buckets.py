@@ -27,7 +27,7 @@ def policy(bucket: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_so(request: dict[str, Any]) -> list[str]:
-    """Make every bucket of `request` so; returns what was new."""
+    """Make every bucket of `request` so, and its former users `gone`; returns what was new."""
     pool = urllib3.PoolManager(
         ca_certs=request["root_ca"],
         cert_reqs="CERT_REQUIRED",
@@ -52,6 +52,8 @@ def make_so(request: dict[str, Any]) -> list[str]:
         admin.user_add(bucket["key"], bucket["secret"])
         admin.policy_add(bucket["name"], policy=policy(bucket))
         admin.policy_set(bucket["name"], user=bucket["key"])
+    for key in {*request.get("gone", [])} & {*json.loads(admin.user_list())}:
+        admin.user_remove(key)
     return made
 
 

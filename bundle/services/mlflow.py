@@ -91,9 +91,14 @@ def service(site: SiteConfig) -> Service:
         buckets=(minio.bucket(BUCKET, "mlflow"),),
         secrets=(
             SecretSpec(name="MLFLOW_STACK_PASSWORD", kind="password", mounted=False),
-            SecretSpec(name="MLFLOW_AUTH_ADMIN_PASSWORD", kind="password", mounted=False),
-            SecretSpec(name="MLFLOW_FLASK_SERVER_SECRET_KEY"),
-            SecretSpec(name="MLFLOW_CRYPTO_KEK_PASSPHRASE"),
+            SecretSpec(
+                name="MLFLOW_AUTH_ADMIN_PASSWORD",
+                kind="password",
+                mounted=False,
+                rotation="logout",
+            ),
+            SecretSpec(name="MLFLOW_FLASK_SERVER_SECRET_KEY", rotation="logout"),
+            SecretSpec(name="MLFLOW_CRYPTO_KEK_PASSPHRASE", rotation="data"),
             SecretSpec(name="DB_MLFLOW", mounted=False),
             SecretSpec(name="DB_MLFLOW_AUTH", mounted=False),
             *minio.key_pair("mlflow"),

@@ -50,9 +50,13 @@ def portal_url(site: SiteConfig, service: str) -> str:
 
 
 def door_hosts(site: SiteConfig, service: str) -> tuple[str, ...]:
-    """Every host that may stand in a request for `service`: its name, and with one name a host's own address."""
+    """Every host that may stand in a request for `service`: its name, and with one name a host's own address.
+
+    In production this host itself is no client by its loopback address, unless that is all that it listens on.
+    """
     own = (public(site, service),)
-    addresses = {"127.0.0.1", site.bind} - {"0.0.0.0"}
+    loopback = set[str]() if site.profile == "prod" else {"127.0.0.1"}
+    addresses = loopback | {site.bind} - {"0.0.0.0"}
     return own + tuple(sorted(addresses)) if site.layout == "ports" else own
 
 

@@ -99,9 +99,11 @@ def service(site: SiteConfig) -> Service:
         databases=(Database(name="phoenix", role="phoenix"),),
         buckets=(minio.bucket("phoenix-exports", "exports"),),
         secrets=(
-            SecretSpec(name="PHOENIX_SECRET"),
+            SecretSpec(name="PHOENIX_SECRET", rotation="data"),
             SecretSpec(name="PHOENIX_ADMIN_SECRET"),
-            SecretSpec(name="PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD", kind="password"),
+            SecretSpec(
+                name="PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD", kind="password", rotation="logout"
+            ),
             SecretSpec(name="DB_PHOENIX", mounted=False),
             *minio.key_pair("exports"),
         ),

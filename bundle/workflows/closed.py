@@ -19,6 +19,7 @@ from bundle import (
     operate,
     place,
     preflight,
+    prod,
     push,
     registry,
     reload,
@@ -78,6 +79,7 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
     facts = host.engine.facts(PROJECT, site.SITE_LABEL, site.read_site_id(host))
     with step(say("preflight, which changes nothing", "사전 점검 (아무것도 바꾸지 않음)")):
         plan = planned(host, sealed.version, settings, facts)
+        prod.check(plan, host)
         precheck(plan, host, facts, sealed, missing, hub)
     confirm(say(f"start the stack in {host.root}?", f"{host.root}에 스택을 시작할까요?"), yes=yes)
     with host.lock("install"):
