@@ -202,7 +202,16 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
     if purge:
         removed += host.engine.remove_images("tracking-bundle/")
         removed += host.engine.remove_images("tracking-extra/")
-        for name in ("rendered", "secrets", "pki", "reports", "sockets", "audit", "safety", "recovery"):
+        for name in (
+            "rendered",
+            "secrets",
+            "pki",
+            "reports",
+            "sockets",
+            "audit",
+            "safety",
+            "recovery",
+        ):
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))
                 removed.append(str(host.path(name)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from bundle import recovery, rotation, users
+from bundle import access, recovery, rotation
 from bundle.certificates import now
 from bundle.errors import ConfigError
 from bundle.run import log, step
@@ -27,7 +27,7 @@ def create_kit(here: Path, *, to: Iterable[str], out: str, test_with: str, passp
             raise ConfigError(f"{message}: {', '.join(names)}", hint=hint)
         with step(say("recovery kit, for operators", "운영자용 복구 키트")):
             target = Path(out).absolute() if out else recovery.default_out(host, plan)
-            users.check_target(target)
+            access.check_target(target)
             made = recovery.create(host, plan, who, target)
             for one in who:
                 log.info("  %s  %s", one.fingerprint[:16], one.name)
