@@ -57,14 +57,13 @@ def tls_hops(stage: Stage) -> list[str]:
     wrong: list[str] = []
     evidence: list[str] = []
     for name, part in answer["hops"].items():
+        hop = f"{_clients(stage, name)} → {name}"
         if "error" in part:
-            wrong.append(f"{name}: {part['error']}")
+            wrong.append(f"{hop}: {part['error']}")
             continue
         until = datetime.datetime.fromisoformat(part["found"]["until"])
         left = _days_left(until)
-        line = (
-            f"{name}: {part['found']['protocol']}, verified, until {until:%Y-%m-%d} ({left} days)"
-        )
+        line = f"{hop}: {part['found']['protocol']}, verified, until {until:%Y-%m-%d} ({left} days)"
         (evidence if left > DAYS_LEFT else wrong).append(line)
     plain = answer["plain"]
     if "error" in plain:
@@ -72,6 +71,12 @@ def tls_hops(stage: Stage) -> list[str]:
     else:
         evidence.append(f"postgres without TLS: {plain['found']}")
     return settle(wrong, evidence)
+
+
+def _clients(stage: Stage, name: str) -> str:
+    """Who connects to the server of that name."""
+    server = next(service for service in stage.plan.services if name in service.names)
+    return ", ".join(one.name for one in stage.plan.services if server.name in one.needs)
 
 
 def net_plain(stage: Stage) -> list[str]:
