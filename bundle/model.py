@@ -161,7 +161,8 @@ class Service:
 
     `names` are its names on the internal networks, the first its own; `derive` composes secret files out of the store;
     `reloads`: its first process takes new certificates at a SIGHUP. `port` 0: it listens on no network, and has no
-    certificate. `image`: whose image it runs when that is not called as it is.
+    certificate. `image`: whose image it runs when that is not called as it is. `links` are names outside that it knows
+    as the forwarder's.
     """
 
     name: str
@@ -187,6 +188,7 @@ class Service:
     image: str = ""
     command: tuple[str, ...] = ()
     meetings: tuple[Meeting, ...] = ()
+    links: tuple[str, ...] = ()
 
     @property
     def runs(self) -> str:

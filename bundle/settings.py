@@ -17,6 +17,8 @@ REGISTRY = re.compile(
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 LONGEST_NAME = 24
+PROBE_PORT = 8
+"""Where the forwarder answers its own probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,40 @@ def file_problem(entry: str) -> str:
     return name_problem(name or path.rstrip("/").rpartition("/")[2])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """A place outside that the stack may go to; `address` is empty where this host's DNS knows the name."""
+
+    name: str
+    port: int
+    address: str = ""
+
+    @property
+    def target(self) -> str:
+        """Where the forwarder connects to."""
+        return f"{self.address or self.name}:{self.port}"
+
+
+def allowed(entry: str) -> Allowed:
+    """An entry of `allow`, which `allowed_problem` has found good."""
+    place, _, address = entry.partition("=")
+    name, _, port = place.rpartition(":")
+    return Allowed(name=name, port=int(port), address=address)
+
+
+def allowed_problem(entry: str) -> str:
+    """What is wrong with an entry of `allow`; empty when nothing is."""
+    place, equals, address = entry.partition("=")
+    name, colon, port = place.rpartition(":")
+    if not colon or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+        return f"{entry!r} is not host:port"
+    if re.fullmatch(r"[0-9.]+|\[.*\]", name):
+        return f"{entry!r} has an address for a name; write NAME:{port}={name}, and use that name"
+    if not all(LABEL.match(label) for label in name.split(".")) or len(name) > 200:
+        return f"{name!r} is not the name of one host in lower case"
+    return address_problem(address).replace("to listen on", "") if equals else ""
+
+
 def registry_problem(value: str) -> str:
     """Why `value` does not name a registry; empty when it does, or names none."""
     if not value or REGISTRY.match(value):
@@ -185,6 +221,13 @@ SITE = (
     ),
     Setting(
         key="ports.phoenix", default=8445, help='Phoenix (layout "ports")', check=between(1, 65535)
+    ),
+    Setting(
+        key="allow",
+        default=(),
+        help='the only ways out, "host:port" each, or "host:port=address" for a name that the DNS does not know;'
+        " through one forwarder, see docs/network.md",
+        check=allowed_problem,
     ),
     Setting(
         key="mlflow.experiment",

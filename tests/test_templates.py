@@ -19,7 +19,9 @@ GOLDEN = Path(__file__).parent / "golden"
 SITES = {
     "default": 'domain = "closed.internal"',
     "names": (
-        'domain = "ml.example.kr"\nlayout = "names"\nbind = "10.1.2.3"\n[ports]\nportal = 443\n'
+        'domain = "ml.example.kr"\nlayout = "names"\nbind = "10.1.2.3"\n'
+        'allow = ["idp.example.kr:443", "llm.example.kr:443=10.1.2.9", "smtp.example.kr:587"]\n'
+        "[ports]\nportal = 443\n"
         "[memory]\npostgres_mb = 2048\n[retention]\nphoenix_days = 0\n"
     ),
     "registry": 'domain = "closed.internal"\n[registry]\naddress = "images.example.kr:5000/ml"\n',
@@ -92,7 +94,7 @@ def test_quoted_scalar_escapes_what_yaml_and_compose_would_read(value: str, scal
 
 
 def test_every_template_is_used() -> None:
-    used = {f"{mount.template}.j2" for s in plan_of("default").services for mount in s.mounts}
+    used = {f"{mount.template}.j2" for s in plan_of("names").services for mount in s.mounts}
     there = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.j2")}
     assert there == used | {"compose.yaml.j2"}
 

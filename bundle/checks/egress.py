@@ -6,6 +6,7 @@ DNS, its router), a refusal counts as reached, and the evidence says how much of
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,9 @@ from bundle.checks.model import Check, Stage, settle
 from bundle.checks.stage import in_each, inspected
 from bundle.model import Service
 from bundle.plan import EXTRAS, NO_DNS, NO_PING, bridge
+from bundle.services import forward
 from bundle.services.names import internal
+from bundle.templates import render
 
 OUTSIDE = (("1.1.1.1", 443), ("8.8.8.8", 53), ("9.9.9.9", 443))
 OUTSIDE_NAMES = ("example.com", "pypi.org")
@@ -51,6 +54,12 @@ awk '$2 == "00000000" && $8 == "00000000" {print "fact route " $1}' /proc/net/ro
 awk '$6 != "lo" && $4 != "20" {print "fact ipv6 " $1}' /proc/net/if_inet6 2>/dev/null
 echo "fact ping $(cat /proc/sys/net/ipv4/ping_group_range)" | tr '\t' ' '
 awk '$1 == "CapBnd:" {print "fact rights " $2}' /proc/self/status
+"""
+
+# What the forwarder was told, and the ports on which it listens beside the loopback.
+_LIST = r"""
+echo "fact list $(sha256sum </etc/nginx/nginx.conf | cut -d ' ' -f 1)"
+awk '$4 == "0A" && $2 !~ /^(0100007F|0B00007F)/ {sub(/.*:/, "", $2); print "fact port " $2}' /proc/net/tcp
 """
 
 
@@ -105,40 +114,70 @@ def net_egress(stage: Stage) -> list[str]:
     tries += ["own", *(f"dns {name}" for name in OUTSIDE_NAMES)]
     outside = "".join(f"{line} &\n" for line in tries) + "wait\n"
 
-    near = internal(stage.plan.site, "mlflow")
-
     def script(service: Service) -> str:
-        known = f"127.0.0.1 {service.port}" if service.port else f"{near} 5000"
-        controls = f"tcp {known}\ndns {service.names[0]}\n"
-        return f"{_TRY}{controls}{outside}{_FACTS}"
+        own = _LIST if service.name == forward.NAME else outside
+        return "\n".join((_TRY, *_near(stage, service), own, _FACTS))
 
     with ThreadPoolExecutor(max_workers=len(places)) as pool:
         here = sum(pool.map(_reached, places))
     wrong: list[str] = []
     evidence: list[str] = []
     for name, lines in in_each(stage, script, timeout=30).items():
-        tried = [line for line in lines if not line.startswith("fact ")]
-        if len(tried) != len(tries) + 2 or not all(line.endswith(" open") for line in tried[:2]):
-            wrong.append(f"{name}: the probe does not work there: {lines}")
-        wrong += [f"{name}: {line}" for line in tried[2:] if line.endswith("open")]
-        found = [line.removeprefix("fact ") for line in lines if line.startswith("fact ")]
-        wrong += [f"{name}: {line}" for line in surplus(found, stage.plan.service(name))]
-        evidence.append(f"{name}: {len(tried) - 2} ways out tried (TCP, UDP, DNS), all blocked")
+        found = _judge(stage, stage.plan.service(name), lines, len(tries))
+        wrong += [f"{name}: {line}" for line in found]
+        evidence.append(f"{name}: {len(tries)} ways out tried (TCP, UDP, DNS), all blocked")
+        if name == forward.NAME:
+            evidence[-1] = f"{name}: the only way out, to {', '.join(stage.plan.site.allow)}"
     wrong += open_networks(stage)
     evidence.append("by the engine: data and app internal, edge without masquerading and DNS")
     rule = firewall.state(stage.host)
     (evidence if rule.good else wrong).append(f"rule of the host's firewall: {rule.told()}")
-    evidence.append(
-        f"this host itself reaches {here} of the {len(places)} addresses that were tried"
-    )
+    evidence.append(f"this host itself reaches {here} of the {len(places)} addresses tried")
     return settle(wrong, evidence)
+
+
+def _near(stage: Stage, service: Service) -> list[str]:
+    """What a container must reach: the controls, and the forwarder by the names that are allowed."""
+    mlflow = internal(stage.plan.site, "mlflow")
+    known = f"tcp 127.0.0.1 {service.port}" if service.port else f"tcp {mlflow} 5000"
+    allowed = forward.places(stage.plan.site) if service.links else ()
+    return [
+        known,
+        f"dns {service.names[0]}",
+        *(f"tcp {place.name} {place.port}" for place in allowed),
+    ]
+
+
+def _judge(stage: Stage, service: Service, lines: list[str], tries: int) -> list[str]:
+    """What is wrong in a container, by the lines that its script printed."""
+    near = len(_near(stage, service))
+    tried = [line for line in lines if not line.startswith("fact ")]
+    facts = [line.removeprefix("fact ") for line in lines if line.startswith("fact ")]
+    forwarder = service.name == forward.NAME
+    wrong = surplus(facts, service) + (other_list(stage, facts) if forwarder else [])
+    wanted = near + (0 if forwarder else tries)
+    if len(tried) != wanted or not all(line.endswith(" open") for line in tried[:near]):
+        wrong.append(f"the probe does not work there: {lines}")
+    return wrong + [line for line in tried[near:] if line.endswith("open")]
+
+
+def other_list(stage: Stage, facts: list[str]) -> list[str]:
+    """Where the forwarder's list is not that of site.toml: what it was told, and where it listens."""
+    wanted = next(file for file in render(stage.plan) if file.path.parent.name == forward.NAME)
+    digest = hashlib.sha256(wanted.text.encode()).hexdigest()
+    found = dict(fact.split(" ", 1) for fact in facts if fact.startswith("list"))
+    ports = {int(fact.split()[1], 16) for fact in facts if fact.startswith("port")}
+    wrong = [] if found.get("list") == digest else ["its list is not that of site.toml"]
+    more = ports - set(forward.by_port(stage.plan.site))
+    return wrong + [f"listens on {port}, which is not allowed" for port in sorted(more)]
 
 
 def surplus(facts: list[str], service: Service) -> list[str]:
     """What a container has and needs not: a route out, an address of IPv6, the right to ping or any other."""
     found = dict(fact.split(" ", 1) for fact in facts if not fact.startswith("route"))
     wrong = [f"has an address of IPv6: {found['ipv6']}"] if "ipv6" in found else []
-    if any(fact.startswith("route") for fact in facts) and "edge" not in service.networks:
+    outer = {"edge", forward.NETWORK} & set(service.networks)
+    if any(fact.startswith("route") for fact in facts) and not outer:
         wrong.append("has a default route")
     if found.get("ping", "").split() != NO_PING.split():
         wrong.append(f"may ping: {found.get('ping', 'unknown')}")
@@ -152,6 +191,7 @@ def open_networks(stage: Stage) -> list[str]:
     wrong = []
     networks = [("data", True), ("app", True), ("edge", False)]
     networks += [(EXTRAS, True)] if stage.plan.extras else []
+    networks += [(forward.NETWORK, False)] if stage.plan.site.allow else []
     for network, internal_only in networks:
         name = f"{stage.plan.project}_{network}"
         found = stage.host.engine.network(name)
@@ -168,7 +208,7 @@ def unlike(found: Mapping[str, Any], network: str, internal_only: bool) -> list[
     wrong = []
     if internal_only and not found.get("Internal"):
         wrong.append("is not internal")
-    if not internal_only and options.get(MASQUERADE) != "false":
+    if network == "edge" and options.get(MASQUERADE) != "false":
         wrong.append("masquerades: containers on it get out")
     if found.get("EnableIPv6"):
         wrong.append("has IPv6")
@@ -186,7 +226,7 @@ def _unplanned(stage: Stage) -> list[str]:
     for service, facts in inspected(stage).items():
         extra = set(facts["NetworkSettings"]["Networks"]) - allowed.get(service, set())
         wrong += [f"{service} is on the network {name}, which is not planned" for name in extra]
-        if facts["HostConfig"].get("Dns") != [NO_DNS]:
+        if service != forward.NAME and facts["HostConfig"].get("Dns") != [NO_DNS]:
             wrong.append(f"{service} asks the name server {facts['HostConfig'].get('Dns')}")
     return wrong
 

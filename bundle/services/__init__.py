@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bundle.config import SiteConfig
 from bundle.model import Service
-from bundle.services import gateway, guard, minio, mlflow, phoenix, postgres
+from bundle.services import forward, gateway, guard, minio, mlflow, phoenix, postgres
 
 SERVICES = (
     postgres.service,
@@ -12,10 +12,12 @@ SERVICES = (
     mlflow.service,
     phoenix.service,
     guard.service,
+    forward.service,
     gateway.service,
 )
 
 
 def services(site: SiteConfig) -> tuple[Service, ...]:
     """Every service of the stack as `site` wants it."""
-    return tuple(make(site) for make in SERVICES)
+    made = (make(site) for make in SERVICES)
+    return tuple(service for service in made if service is not None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bundle.config import SiteConfig
 from bundle.model import Database, Mount, Secret, SecretSpec, Service, Volume
-from bundle.services import minio
+from bundle.services import forward, minio
 from bundle.services.names import ROOT_CA, database_url, door_hosts, internal, port
 
 BUCKET = "mlflow-artifacts"
@@ -79,6 +79,7 @@ def service(site: SiteConfig) -> Service:
         memory_mb=site.memory_mlflow_mb,
         names=(internal(site, "mlflow"),),
         networks=("data", "app"),
+        links=forward.links(site),
         health=("/opt/venv/bin/python", "-I", "/etc/mlflow/health.py"),
         mounts=(
             Mount(template="mlflow/auth.ini", target="/etc/mlflow/auth.ini"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bundle.config import SiteConfig
 from bundle.model import Database, Mount, Secret, SecretSpec, Service
-from bundle.services import minio
+from bundle.services import forward, minio
 from bundle.services.names import database_url, door_hosts, internal, port, url
 
 IDP = "site"
@@ -94,6 +94,7 @@ def service(site: SiteConfig) -> Service:
         memory_mb=site.memory_phoenix_mb,
         names=(internal(site, "phoenix"),),
         networks=("data", "app"),
+        links=forward.links(site),
         health=("/opt/venv/bin/python", "-I", "/etc/phoenix/health.py"),
         mounts=(Mount(template="phoenix/health.py", target="/etc/phoenix/health.py"),),
         databases=(Database(name="phoenix", role="phoenix"),),
