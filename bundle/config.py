@@ -17,11 +17,9 @@ from bundle.errors import ConfigError, Problem
 from bundle.model import Layout, Named
 from bundle.settings import (
     BUNDLE,
-    PROBE_PORT,
     SITE,
     Setting,
-    allowed,
-    allowed_problem,
+    allow_problems,
     default_domain,
     domain_problem,
     named,
@@ -212,7 +210,9 @@ def parse_site(text: str, where: str = "site.toml") -> SiteConfig:
                 )
             )
         given = (values["registry_password"], values["registry_password_file"])
-        problems += _allow_problems(f"{where}: allow", values["allow"], values["domain"])
+        hint = "Each is a place outside, once."
+        for told in allow_problems(values["allow"], values["domain"]):
+            problems.append(Problem(where=f"{where}: allow", message=told, hint=hint))
         if bool(values["registry_user"]) != (sum(map(bool, given)) == 1):
             message = "registry.user and registry.password (or registry.password_file) go together"
             hint = "Set registry.user and one of the other two, or none of them."
@@ -233,20 +233,6 @@ def _together(where: str, values: Mapping[str, Any], *keys: str) -> list[Problem
     hint = f"Set {', '.join(missing)} too, or none of them."
     message = f"{', '.join(keys)} go together"
     return [Problem(where=f"{where}: {keys[0].partition('.')[0]}", message=message, hint=hint)]
-
-
-def _allow_problems(where: str, entries: Any, domain: str) -> list[Problem]:
-    """What is wrong with the allowed places together."""
-    given = entries if isinstance(entries, tuple) else ()  # what is no list was told already
-    good = [entry for entry in given if isinstance(entry, str) and not allowed_problem(entry)]
-    places = [allowed(entry) for entry in good]
-    pairs = [f"{place.name}:{place.port}" for place in places]
-    told = [f"{pair} is there twice" for pair in dict.fromkeys(pairs) if pairs.count(pair) > 1]
-    own = [p.name for p in places if p.name == domain or p.name.endswith(f".svc.{domain}")]
-    told += [f"{name} is a name of this stack" for name in dict.fromkeys(own)]
-    told += ["port 8 is the forwarder's own"] if any(p.port == PROBE_PORT for p in places) else []
-    hint = "Each is a place outside, once."
-    return [Problem(where=where, message=message, hint=hint) for message in told]
 
 
 def parse_bundle(text: str, where: str = "bundle.toml") -> BundleConfig:

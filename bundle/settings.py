@@ -142,6 +142,20 @@ def allowed_problem(entry: str) -> str:
     return address_problem(address).replace("to listen on", "") if equals else ""
 
 
+def allow_problems(entries: Any, domain: str) -> list[str]:
+    """What is wrong with the allowed places together."""
+    given = entries if isinstance(entries, tuple) else ()  # what is no list was told already
+    good = [entry for entry in given if isinstance(entry, str) and not allowed_problem(entry)]
+    places = [allowed(entry) for entry in good]
+    pairs = [f"{place.name}:{place.port}" for place in places]
+    told = [f"{pair} is there twice" for pair in dict.fromkeys(pairs) if pairs.count(pair) > 1]
+    own = [p.name for p in places if p.name == domain or p.name.endswith(f".svc.{domain}")]
+    told += [f"{name} is a name of this stack" for name in dict.fromkeys(own)]
+    return told + [f"port {PROBE_PORT} is the forwarder's own"] * any(
+        place.port == PROBE_PORT for place in places
+    )
+
+
 def registry_problem(value: str) -> str:
     """Why `value` does not name a registry; empty when it does, or names none."""
     if not value or REGISTRY.match(value):
