@@ -15,6 +15,7 @@ from bundle.host import Host, make_folder
 from bundle.model import RELOADED, Container, ExtraService, Service
 from bundle.plan import Plan
 from bundle.run import log, tail
+from bundle.services import forward
 from bundle.templates import render
 
 HEALTHY_WITHIN_S = 300
@@ -224,7 +225,7 @@ def bring_up(plan: Plan, host: Host) -> None:
 
 
 def bring_up_extras(plan: Plan, host: Host) -> None:
-    """Start the site's own services, each after those that it needs; those that no bundle has any more go.
+    """Start the site's own services, each after those that it needs; what nobody wants any more goes.
 
     Raises CommandError when one does not become well.
     """
@@ -239,6 +240,9 @@ def bring_up_extras(plan: Plan, host: Host) -> None:
         for extra in wave:
             if not extra.health:
                 wait_settled(plan, host, extra)
+    unused = f"{plan.project}_{forward.NETWORK}"
+    if not plan.site.allow and host.engine.network(unused):
+        host.engine.client(["network", "rm", unused], timeout=60)
 
 
 def waves(extras: tuple[ExtraService, ...]) -> list[list[ExtraService]]:

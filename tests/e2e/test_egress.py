@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +134,120 @@ def test_rule_that_was_flushed_is_missed_and_comes_back(stack: Stack) -> None:
         assert verify(stack)["status"] == "passed"
     finally:
         stack.invoke("firewall", "--remove", timeout=60)
+
+
+@pytest.mark.nightly
+def test_documented_rules_of_docker_do_the_same(stack: Stack, beyond: Outside) -> None:
+    text = (Path(__file__).parents[2] / "docs/network.md").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("iptables -I ")]
+    assert len(lines) == 2
+    with beyond.routed():
+        try:
+            for line in lines:
+                stack.host.run(["sh", "-c", line], timeout=20)
+            beyond.forget()
+            assert verify(stack)["status"] == "passed"
+            assert beyond.packets() == []
+        finally:
+            for line in lines:
+                stack.host.run(["sh", "-c", line.replace("-I", "-D", 1)], timeout=20)
+
+
+REACH = """
+import json, socket, ssl, sys
+open_context = ssl._create_unverified_context()
+def plain(name, port):
+    with socket.create_connection((name, port), timeout=5) as door:
+        door.settimeout(5)
+        door.sendall(b"hello")
+        return door.recv(100).decode() or "closed"
+def greet(name, port, asked):
+    with socket.create_connection((name, port), timeout=5) as door:
+        door.settimeout(5)
+        try:
+            open_context.wrap_socket(door, server_hostname=asked)
+        except ssl.SSLError as error:  # the outside speaks no TLS: it was reached, and answered
+            return "answered" if "WRONG_VERSION" in str(error) else "closed"
+        except OSError:
+            return "closed"
+found = []
+for what, *rest in json.load(sys.stdin):
+    try:
+        found.append({"plain": plain, "greet": greet}[what](*rest))
+    except OSError as error:
+        found.append(type(error).__name__)
+json.dump(found, sys.stdout)
+"""
+ALLOW = ["idp.site.example:443", "llm.site.example:443=8.8.8.8", "log.site.example:53"]
+
+
+def reach(stack: Stack, service: str, *tries: list[object]) -> list[str]:
+    """What a container gets, each thing tried in turn."""
+    name = stack.containers()[service].name
+    line = ["docker", "exec", "-i", name, "/opt/venv/bin/python", "-c", REACH]
+    found: list[str] = json.loads(stack.host.run(line, timeout=90, text=json.dumps(tries)))
+    return found
+
+
+@contextlib.contextmanager
+def allowing(stack: Stack, places: list[str]) -> Iterator[None]:
+    """site.toml names places outside."""
+    file = stack.root / "site.toml"
+    before = file.read_text("utf-8")
+    file.write_text(f"allow = {json.dumps(places)}\n{before}", "utf-8")
+    try:
+        stack.invoke("install", "--yes", timeout=400)
+        yield
+    finally:
+        file.write_text(before, "utf-8")
+        stack.invoke("install", "--yes", timeout=400)
+
+
+@pytest.mark.nightly
+def test_forwarder_leads_where_the_site_says_and_nowhere_else(
+    stack: Stack, beyond: Outside
+) -> None:
+    names = {service for service in stack.containers() if service != "forward"}
+    with allowing(stack, ALLOW):
+        assert set(stack.containers()) == {*names, "forward"}
+        beyond.forget()
+        for service in ("mlflow", "phoenix"):
+            assert reach(
+                stack,
+                service,
+                ["plain", "log.site.example", 53],
+                ["greet", "idp.site.example", 443, "idp.site.example"],
+                ["greet", "llm.site.example", 443, "llm.site.example"],
+                ["greet", "idp.site.example", 443, "evil.example"],
+                ["plain", "idp.site.example", 443],
+                ["plain", "idp.site.example", 8443],
+                ["plain", "evil.example", 443],
+            ) == [
+                "outside: hello",
+                *("answered", "answered", "closed", "closed"),
+                *("ConnectionRefusedError", "gaierror"),
+            ], service
+        reached = [(one["peer"], one["port"]) for one in beyond.log() if one["what"] == "tcp"]
+        assert sorted(reached) == sorted([("10.99.0.2", 53), *[("10.99.0.2", 443)] * 2] * 2)
+        gateway = stack.containers()["gateway"].name
+        look = [
+            "docker",
+            "exec",
+            gateway,
+            "bash",
+            "-c",
+            "getent hosts idp.site.example || echo none",
+        ]
+        assert stack.host.run(look, timeout=30).strip() == "none"
+        found = verify(stack)
+        assert found["status"] == "passed", found["evidence"]
+        assert f"forward: the only way out, to {', '.join(ALLOW)}" in found["evidence"]
+        conf = stack.root / "rendered/forward/nginx.conf"
+        text = conf.read_text("utf-8")
+        conf.write_text(text.replace("idp.site.example:443;", "evil.example:443;"), "utf-8")
+        assert "forward: its list is not that of site.toml" in verify(stack)["evidence"]
+        conf.write_text(text, "utf-8")
+        assert verify(stack)["status"] == "passed"
+    assert set(stack.containers()) == names, "nothing allowed, no forwarder"
+    assert stack.host.engine.network("tracking_allow") is None
+    assert verify(stack)["status"] == "passed"
