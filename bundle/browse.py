@@ -19,20 +19,13 @@ from typing import Any
 from bundle.closed import ClosedHost
 from bundle.errors import CheckFailedError, CommandError, PreconditionError
 from bundle.run import run
+from bundle.services.gateway import POLICIES
 from bundle.witness import CONTROL, Witness, witness
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 DOMAIN = "closed.internal"
 PATIENCE = 120_000
 SIGHTS = ("portal", "mlflow", "phoenix", "outside")
-HEADERS = {
-    "content-security-policy": "default-src 'none'",
-    "strict-transport-security": "max-age=",
-    "x-frame-options": "DENY",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",
-    "permissions-policy": "camera=()",
-}
 CLOSED = re.compile(r"/mlflow/(assistant|gateway)\b")
 """What MLflow's pages ask for and the gateway closes on purpose."""
 _WITH_RESOLVER = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
@@ -175,7 +168,7 @@ class _Page:
             self.wrong.append(f"{answer.status} {answer.url}")
         if answer.request.resource_type == "document":
             lacking = [
-                name for name, text in HEADERS.items() if text not in answer.headers.get(name, "")
+                name for name, text in POLICIES.items() if text not in answer.headers.get(name, "")
             ]
             self.wrong += [f"{answer.url} lacks {name}" for name in lacking]
 

@@ -167,6 +167,21 @@ def net_presigned(stage: Stage) -> list[str]:
     return ["server-info offers no direct downloads or uploads", f"{PRESIGNED}: 404"]
 
 
+def net_pages(stage: Stage) -> list[str]:
+    """Each door tells browsers what its pages may do, and what would load from or ask outside is closed."""
+    wrong: list[str] = []
+    for name in DOORS:
+        target = door(stage.plan, stage.host, name)
+        told = target.ask("GET", "/", headers={"Accept": "text/html"}).headers
+        lacking = [key for key, text in gateway.POLICIES.items() if text not in told.get(key, "")]
+        wrong += [f"{name}: lacks {key}" for key in lacking]
+        for path in gateway.CLOSED.get(name, ()):
+            status = target.ask("GET", path, headers={"Accept": "text/html"}).status_code
+            wrong += [f"{name}: {path}: status {status}, not 404"] if status != 404 else []
+    closed = sum(map(len, gateway.CLOSED.values()))
+    return settle(wrong, [f"{len(gateway.POLICIES)} policies at each door; {closed} paths: 404"])
+
+
 CHECKS = (
     Check(
         id="net-published",
@@ -210,6 +225,19 @@ CHECKS = (
             "en": "Put rendered/gateway/nginx.conf back by invoke install.",
         },
         probe=net_presigned,
+    ),
+    Check(
+        id="net-pages",
+        group="network",
+        title={
+            "ko": "페이지는 자기 문에서만 불러오고, 밖을 찾는 경로는 닫힘",
+            "en": "Pages load from their own door only; what asks outside is closed",
+        },
+        hint={
+            "ko": "rendered/gateway/nginx.conf를 invoke install로 되돌리십시오.",
+            "en": "Put rendered/gateway/nginx.conf back by invoke install.",
+        },
+        probe=net_pages,
     ),
     Check(
         id="tls-gateway",

@@ -9,6 +9,24 @@ from bundle.services.names import CLIENTS_CA, internal, public
 
 AUDIT = "/var/log/audit"
 """Where the gateway writes down requests that change something."""
+POLICIES = {
+    "content-security-policy": "default-src 'none'",
+    "strict-transport-security": "max-age=",
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "permissions-policy": "camera=()",
+}
+"""What each answer of a door says to browsers: part of each header's text."""
+CLOSED = {
+    "mlflow": (
+        "/ajax-api/3.0/mlflow/assistant/config",
+        "/ajax-api/3.0/mlflow/gateway/supported-models",
+        "/gateway/mlflow/v1/models",
+    ),
+    "phoenix": ("/docs", "/redoc", "/openapi.json", "/graphql"),
+}
+"""What nobody gets from a door: commands on the server, models outside, pages that load scripts from outside."""
 INSIDE = {"portal": 8443, "mlflow": 8444, "phoenix": 8445}
 
 

@@ -4,6 +4,7 @@ DOORED = (
     "tls-gateway",
     "net-plain",
     "net-presigned",
+    "net-pages",
     "access-mlflow",
     "access-phoenix",
     "access-defaults",
