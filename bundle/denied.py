@@ -14,6 +14,8 @@ from bundle.plan import Plan
 from bundle.words import say
 
 FILE = "denied.json"
+NOBODY = "nobody"
+"""Stands on every list, and is no account: by that name the checklist sees that the list holds at both doors."""
 
 
 def read_denied(host: Host) -> frozenset[str]:
@@ -25,7 +27,8 @@ def read_denied(host: Host) -> frozenset[str]:
     if not path.exists():
         return frozenset()
     try:
-        return frozenset(map(str, json.loads(path.read_text("utf-8"))["denied"]))
+        names = json.loads(path.read_text("utf-8"))["denied"]
+        return frozenset(map(str, names)) - {NOBODY}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             say(f"cannot be read: {error}", f"읽을 수 없습니다: {error}"),
@@ -39,7 +42,7 @@ def read_denied(host: Host) -> frozenset[str]:
 
 def write_denied(plan: Plan, host: Host, names: Iterable[str]) -> None:
     """Make the deny list so; it holds from the next request on."""
-    data = json.dumps({"denied": sorted(set(names))}, ensure_ascii=False).encode()
+    data = json.dumps({"denied": sorted({*names, NOBODY})}, ensure_ascii=False).encode()
     uid = plan.service("guard").uid
     write_file(host.path("secrets", "guard", FILE), data, mode=0o400, uid=uid, gid=uid)
 
@@ -49,6 +52,7 @@ def ensure_denied(plan: Plan, host: Host) -> None:
 
     Raises ConfigError when the one that is there cannot be read.
     """
-    if not host.path("secrets", "guard", FILE).exists():
+    if host.path("secrets", "guard", FILE).exists():
+        read_denied(host)
+    else:
         write_denied(plan, host, ())
-    read_denied(host)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bundle import accounts
 from bundle.accounts import ADMIN, Login
-from bundle.denied import read_denied
+from bundle.denied import NOBODY, read_denied
 from bundle.errors import CommandError, ConfigError
 from bundle.gateway_client import door
 from bundle.host import Host
@@ -36,7 +36,7 @@ from bundle.words import say
 ROLES = tuple(accounts.PHOENIX_ROLES)
 NAME = re.compile(r"[a-z][a-z0-9._-]{0,30}[a-z0-9]")
 TEAM = re.compile(r"[a-z0-9][a-z0-9-]{0,61}[a-z0-9]")
-RESERVED = (ADMIN, VERIFY.name, STACK, "system")
+RESERVED = (ADMIN, VERIFY.name, STACK, NOBODY, "system")
 NO_TEAMS = ("default", "workspaces", "api", "ajax-api", "static-files")
 
 

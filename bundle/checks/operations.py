@@ -8,6 +8,7 @@ from bundle import accounts
 from bundle.accounts import ADMIN, Login
 from bundle.checks.model import Check, Stage, settle
 from bundle.checks.stage import EXPERIMENT, sample_part
+from bundle.denied import NOBODY, read_denied
 from bundle.gateway_client import door
 from bundle.model import Secret
 
@@ -124,6 +125,20 @@ def access_defaults(stage: Stage) -> list[str]:
         f"MLflow refuses {ADMIN} with {', '.join(MLFLOW_DEFAULTS)}",
         f"Phoenix refuses admin@localhost with 'admin' (status {status})",
     ]
+
+
+def access_denied(stage: Stage) -> list[str]:
+    """Whom the site has disabled is refused at both doors, before a tracker is asked."""
+    wrong: list[str] = []
+    names = sorted(read_denied(stage.host))
+    for name, path in (("mlflow", "/version"), ("phoenix", "/v1/user")):
+        one = door(stage.plan, stage.host, name)
+        for who in (NOBODY, *names):
+            status = one.ask("GET", path, auth=(who, "x")).status_code
+            if status != 403:
+                wrong.append(f"{name}: status {status} for {who}, not 403")
+    disabled = sum("@" not in name for name in names)
+    return settle(wrong, [f"{disabled} disabled people and a name that is nobody's: all 403"])
 
 
 def access_secrets(stage: Stage) -> list[str]:
@@ -262,6 +277,16 @@ CHECKS = (
         },
         hint=_ACCESS,
         probe=access_defaults,
+    ),
+    Check(
+        id="access-denied",
+        group="operations",
+        title={
+            "ko": "접근 제어: 중지된 사용자는 두 문에서 거부",
+            "en": "Access control: whom the site has disabled is refused at both doors",
+        },
+        hint=_ACCESS,
+        probe=access_denied,
     ),
     Check(
         id="access-secrets",

@@ -43,17 +43,13 @@ def read(headers: Mapping[str, str]) -> Asked:
     door, source = headers.get("x-guard-door", ""), headers.get("x-guard-from", "")
     authorization = headers.get("authorization", "").strip()
     scheme, _, value = authorization.partition(" ")
+    claimed = basic_name(value) if scheme.lower() == "basic" else ""
     if door == "mlflow":
-        basic = scheme.lower() == "basic"
-        return Asked(
-            door=door,
-            source=source,
-            authorization=authorization if basic else "",
-            claimed=basic_name(value) if basic else "",
-        )
+        basic = authorization if scheme.lower() == "basic" else ""
+        return Asked(door=door, source=source, authorization=basic, claimed=claimed)
     session = "" if authorization else session_of(headers.get("cookie", ""))
     bearer = authorization if scheme.lower() == "bearer" else ""
-    return Asked(door=door, source=source, authorization=bearer, cookie=session)
+    return Asked(door=door, source=source, authorization=bearer, cookie=session, claimed=claimed)
 
 
 def basic_name(value: str) -> str:

@@ -106,11 +106,10 @@ class Guard:
 
         Raises OSError or ValueError when the deny list cannot be read.
         """
-        if asked.anonymous:
-            self.denied()  # without a list nobody passes: it would be unknown who had been disabled
-            return Answer(status=200, who="")
         if refused([asked.claimed], self.denied()):
             return Answer(status=403, who=asked.claimed, why="disabled")
+        if asked.anonymous:
+            return Answer(status=200, who="")
         if asked.claimed and self.locks.locked(asked.claimed, asked.source):
             return Answer(status=403, why="locked")
         found = self.known.get(asked.key)

@@ -8,4 +8,5 @@ DOORED = (
     "access-mlflow",
     "access-phoenix",
     "access-defaults",
+    "access-denied",
 )

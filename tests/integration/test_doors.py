@@ -37,6 +37,7 @@ Answer = Callable[[str, str, str], tuple[int, str]]
 """What a server says to (method, path, authorization)."""
 
 INFO = '{"multipart_downloads_enabled": false, "multipart_uploads_enabled": false}'
+NOBODY = "Basic " + base64.b64encode(b"nobody:x").decode()
 OWN = "Basic " + base64.b64encode(b"verify:s3cret").decode()
 
 
@@ -47,7 +48,7 @@ def right_mlflow(_: str, path: str, authorization: str) -> tuple[int, str]:
     if path in CLOSED["mlflow"]:
         return 404, ""
     if authorization != OWN:
-        return 401, "no"
+        return 403 if authorization == NOBODY else 401, "no"
     return (404, "") if "/presigned/" in path else (200, "{}")
 
 
@@ -55,6 +56,8 @@ def right_phoenix(method: str, path: str, authorization: str) -> tuple[int, str]
     """Phoenix behind our gateway."""
     if method == "GET" and path in CLOSED["phoenix"]:
         return 404, ""
+    if authorization == NOBODY:
+        return 403, "no"
     return (200, "{}") if authorization == "Bearer s3cret" else (401, path)
 
 
@@ -193,6 +196,8 @@ DEFECTS: tuple[tuple[str, Answer, Answer, str], ...] = (
     ("access-mlflow", open_to("/", right_mlflow, 302), right_phoenix, "GET /: status 302"),
     ("access-phoenix", right_mlflow, open_to("/graphql", right_phoenix), "/graphql: status 200"),
     ("access-phoenix", right_mlflow, open_to("/v1/projects", right_phoenix, 500), "status 500"),
+    ("access-denied", open_to("/version", right_mlflow, 401), right_phoenix, "mlflow: status 401 for nobody"),
+    ("access-denied", right_mlflow, open_to("/v1/user", right_phoenix), "phoenix: status 200 for nobody"),
     ("access-defaults", well_known, right_phoenix, "'password1234'"),
     ("access-defaults", right_mlflow, open_to("/auth/login", right_phoenix, 204), "answers 204"),
     ("net-presigned", open_to(INFO_PATH, right_mlflow, 200, INFO.replace("false", "true")), right_phoenix, "offers"),
