@@ -122,6 +122,58 @@ def test_without_an_agreement_nothing_changes(stack: Stack) -> None:
     assert values(stack) == before
 
 
+def test_unsafe_production_is_refused_all_at_once_and_nothing_changes(stack: Stack) -> None:
+    path, kept = stack.root / "secrets/store/DB_MLFLOW", (stack.root / "site.toml").read_bytes()
+    given = stack.host.root / "root/prod.toml"
+    given.write_text('profile = "prod"\n' + kept.decode("utf-8"), "utf-8")
+    path.chmod(0o404)
+    try:
+        with pytest.raises(CommandError) as refused:
+            stack.invoke("install", "--site", "/root/prod.toml", "--yes", timeout=120)
+    finally:
+        path.chmod(0o400)
+        given.unlink()
+    said = str(refused.value)
+    assert "exit code 2" in said
+    for named in (
+        "lets 127.0.0.1 in",
+        "PHOENIX_CSRF_TRUSTED_ORIGINS",
+        "DB_MLFLOW: others can get at",
+    ):
+        assert named in said
+    assert (stack.root / "site.toml").read_bytes() == kept
+
+
+def test_recovery_kit_is_made_opened_and_lets_the_root_key_leave(stack: Stack) -> None:
+    folder = "/root/operators"
+    req = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30"
+    make = f"mkdir -p {folder} && cd {folder} && for n in kim lee; do {req} -subj /CN=$n -keyout $n.key -out $n.crt; done"
+    stack.host.run(["sh", "-c", make], timeout=60)
+    out = f"{folder}/site.kit"
+    to = [word for name in ("kim", "lee") for word in ("--to", f"{folder}/{name}.crt")]
+    said = stack.invoke("recovery.create", *to, "--out", out, timeout=120)
+    assert said.split()[-1] == out
+    test = ("recovery.test", "--kit", out, "--key")
+    with pytest.raises(CommandError, match="exit code 2"):
+        stack.invoke(*test, "/nowhere.key", timeout=60)
+    stack.invoke(*test, f"{folder}/lee.key", "--put-root-key-away", timeout=60)
+    gone = json.loads(stack.invoke("pki.status", "--format", "json", timeout=60))
+    assert gone["root_key_away"] is True
+    assert "✓ good" in stack.invoke("status", timeout=60)
+    back = f"openssl cms -decrypt -inform DER -binary -in {out} -inkey {folder}/kim.key"
+    names = "pki/g1/root.key secrets/store/PKI_ROOT_PASSPHRASE"
+    stack.host.run(["sh", "-c", f"{back} | tar -xf - -C {STACK_ROOT} {names}"], timeout=60)
+    there = json.loads(stack.invoke("pki.status", "--format", "json", timeout=60))
+    assert there["root_key_away"] is False
+    stack.invoke("verify", "--only", "access-secrets", timeout=120)
+    stack.host.run(["rm", "-r", folder], timeout=20)
+
+
+def test_rotation_makes_the_kit_stale(stack: Stack) -> None:
+    stack.invoke("secrets.rotate", "--only", "SUPERUSER_PASSWORD", "--yes", timeout=300)
+    assert "is stale" in stack.invoke("status", timeout=60)
+
+
 @pytest.mark.nightly
 def test_all_that_is_free_and_all_that_logs_out(stack: Stack) -> None:
     before = values(stack)
