@@ -147,7 +147,8 @@ def test_unsafe_production_is_refused_all_at_once_and_nothing_changes(stack: Sta
 def test_recovery_kit_is_made_opened_and_lets_the_root_key_leave(stack: Stack) -> None:
     folder = "/root/operators"
     req = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30"
-    make = f"mkdir -p {folder} && cd {folder} && for n in kim lee; do {req} -subj /CN=$n -keyout $n.key -out $n.crt; done"
+    each = f"{req} -subj /CN=$n -keyout $n.key -out $n.crt"
+    make = f"mkdir -p {folder} && cd {folder} && for n in kim lee; do {each}; done"
     stack.host.run(["sh", "-c", make], timeout=60)
     out = f"{folder}/site.kit"
     to = [word for name in ("kim", "lee") for word in ("--to", f"{folder}/{name}.crt")]
