@@ -247,13 +247,10 @@ def turn_data(plan: Plan, host: Host) -> None:
     for name, new in rotation.drawn(host).items():
         if name not in turnover.DATA_KEYS:
             continue
-        service, old = turnover.DATA_KEYS[name], own.stored(host, name)
+        old = own.stored(host, name)
         with step(f"{name}: {say('safety dump, then encrypt anew', '안전 덤프 후 재암호화')}"):
-            file = host.path("rendered", "compose.yaml")
-            arguments = ["stop", "--timeout", "30", service]
-            host.engine.compose(plan.project, file, arguments, timeout=120)
-            folder = turnover.keep_safe(plan, host, name, old, new)
-            found = turnover.turn(plan, host, name, old, new)
+            turnover.turn(plan, host, name, old, new, act=False)  # refuses before anything stops
+            folder, found = turn_one(plan, host, name, old, new)
             rotation.commit(host, name)
             rows = found["old"] + found["new"]
             log.info(
@@ -263,6 +260,20 @@ def turn_data(plan: Plan, host: Host) -> None:
                     f"암호화된 값 {rows}개, 되돌릴 자료: {folder}",
                 ),
             )
+
+
+def turn_one(
+    plan: Plan, host: Host, name: str, old: Secret, new: Secret
+) -> tuple[Path, dict[str, int]]:
+    """Dump and encrypt anew while the tracker is stopped; when that fails, it is started as it was."""
+    service, file = turnover.DATA_KEYS[name], host.path("rendered", "compose.yaml")
+    host.engine.compose(plan.project, file, ["stop", "--timeout", "30", service], timeout=120)
+    try:
+        folder = turnover.keep_safe(plan, host, name, old, new)
+        return folder, turnover.turn(plan, host, name, old, new)
+    except Exception:
+        install.up(plan, host, (service,))
+        raise
 
 
 def end(plan: Plan, host: Host) -> list[str]:
@@ -307,6 +318,7 @@ def check_refused(
     while True:
         taken = turnover.still_taken_by_stores(plan, host, old, store)
         taken += turnover.still_taken_by_trackers(trackers, old, people(plan))
+        old = {name: old[name] for name in taken}  # each further attempt would count as a failure
         if not taken:
             return
         if time.monotonic() > stop:
