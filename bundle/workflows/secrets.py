@@ -315,10 +315,11 @@ def check_refused(
     Raises CommandError with the names of those that do.
     """
     trackers, stop = own.open_trackers(plan, host), time.monotonic() + REFUSED_WITHIN_S
+    left = dict(old)
     while True:
-        taken = turnover.still_taken_by_stores(plan, host, old, store)
-        taken += turnover.still_taken_by_trackers(trackers, old, people(plan))
-        old = {name: old[name] for name in taken}  # each further attempt would count as a failure
+        people_taken = turnover.still_taken_by_trackers(trackers, left, people(plan))
+        left = {name: left[name] for name in people_taken}  # a tracker counts each wrong password
+        taken = people_taken + turnover.still_taken_by_stores(plan, host, old, store)
         if not taken:
             return
         if time.monotonic() > stop:
