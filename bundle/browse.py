@@ -60,7 +60,7 @@ def look(host: ClosedHost, root: str, out: Path, *, experiment: str) -> str:
         }
         try:
             seen = host.beside(
-                [*_beside(Path(home)), sys.executable, "-m", "bundle.browse"],
+                [*witnessed(Path(home)), sys.executable, "-m", "bundle.browse"],
                 timeout=400,
                 env=environment,
                 text=json.dumps(wanted),
@@ -76,7 +76,7 @@ def look(host: ClosedHost, root: str, out: Path, *, experiment: str) -> str:
 _TOP = Path(__file__).resolve().parents[1]
 
 
-def _beside(home: Path) -> list[str]:
+def witnessed(home: Path) -> list[str]:
     """What gives a command a name server on the loopback, whatever this machine has."""
     resolver = home / "resolv.conf"
     resolver.write_text("nameserver 127.0.0.1\n", "ascii")
@@ -122,27 +122,32 @@ def open_pages(wanted: dict[str, str]) -> list[str]:
     except ImportError as error:
         raise PreconditionError("no playwright", hint="Use the environment of dev.lock.") from error
     with witness() as seen, sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=wanted["chromium"],
-            args=[
-                "--no-sandbox",
-                f"--proxy-server=http://127.0.0.1:{seen.port}",
-                f"--proxy-bypass-list={DOMAIN};*.{DOMAIN}",
-                f"--host-resolver-rules=MAP {DOMAIN} 127.0.0.1, MAP *.{DOMAIN} 127.0.0.1",
-            ],
-        )
+        browser = launch(play, wanted["chromium"], seen)
         try:
             return [
                 _portal(browser, wanted),
                 _mlflow(browser, wanted),
                 _phoenix(browser, wanted),
-                _outside(browser, seen),
+                outside(browser, seen),
             ]
         finally:
             browser.close()
 
 
-def _outside(browser: Any, seen: Witness) -> str:
+def launch(play: Any, chromium: str, seen: Witness) -> Any:
+    """A browser that finds the stack on the loopback, and asks for everything else where that is noted."""
+    return play.chromium.launch(
+        executable_path=chromium,
+        args=[
+            *("--no-sandbox", "--disable-component-update", "--disable-background-networking"),
+            f"--proxy-server=http://127.0.0.1:{seen.port}",
+            f"--proxy-bypass-list={DOMAIN};*.{DOMAIN}",
+            f"--host-resolver-rules=MAP {DOMAIN} 127.0.0.1, MAP *.{DOMAIN} 127.0.0.1",
+        ],
+    )
+
+
+def outside(browser: Any, seen: Witness) -> str:
     """Nothing was asked of anybody but the stack; that both witnesses see is shown by asking them."""
     page = browser.new_page()
     page.goto(f"http://{CONTROL}/", timeout=30_000)
@@ -159,9 +164,14 @@ class _Page:
     def __init__(self, context: Any) -> None:
         self.page = context.new_page()
         self.wrong: list[str] = []
+        self.page.on("request", self._asked)
         self.page.on("response", self._answered)
         self.page.on("console", self._told)
         self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith((f"https://{DOMAIN}:", "data:", "blob:")):
+            self.wrong.append(f"asks for {request.url}")
 
     def _answered(self, answer: Any) -> None:
         if answer.status >= 400 and answer.status != 401 and not CLOSED.search(answer.url):

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 CONTROL = "control.example"
 """A name that must be noted by both, or they would see nothing."""
-NOTHING = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+BROWSER = ("update.googleapis.com",)
+"""What Chromium asks for by itself, whatever page is open; a page's own requests are looked at apart."""
+NOTHING = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 7\r\nConnection: close\r\n\r\nnothing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +27,16 @@ class Witness:
     requests: list[str] = field(default_factory=list)
 
     def strangers(self) -> list[str]:
-        """What was asked for, without the control.
+        """What was asked for, without the control and what the browser asks for by itself.
 
         Raises AssertionError when the control itself was not seen.
         """
         assert any(CONTROL in name for name in self.names), "the name server sees nothing"
         assert any(CONTROL in line for line in self.requests), "the proxy sees nothing"
-        return [one for one in (*self.names, *self.requests) if CONTROL not in one]
+        known = (CONTROL, *BROWSER)
+        return [
+            one for one in (*self.names, *self.requests) if not any(name in one for name in known)
+        ]
 
 
 def question(packet: bytes) -> str:
