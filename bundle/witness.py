@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 CONTROL = "control.example"
 """A name that must be noted by both, or they would see nothing."""
-BROWSER = ("update.googleapis.com",)
+BROWSER = ("accounts.google.com", "content-autofill.googleapis.com", "update.googleapis.com")
 """What Chromium asks for by itself, whatever page is open; a page's own requests are looked at apart."""
 NOTHING = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 7\r\nConnection: close\r\n\r\nnothing"
 
