@@ -12,6 +12,7 @@ from bundle.bootstrap import check_separation, make_buckets, make_databases
 from bundle.denied import ensure_denied
 from bundle.errors import CommandError
 from bundle.host import Host, make_folder
+from bundle.migrations import migrate
 from bundle.model import RELOADED, Container, ExtraService, Service
 from bundle.plan import Plan
 from bundle.run import log, tail
@@ -215,10 +216,11 @@ def bring_up(plan: Plan, host: Host) -> None:
     store = vault.open_store(host, plan)
     up(plan, host, stores(plan))
     wait_for_postgres(plan, host)
-    make_databases(plan, host, store)
+    marks = make_databases(plan, host, store)
     wait_healthy(plan, host, stores(plan))
     made = make_buckets(plan, host, store)
     check_separation(plan, host, store)
+    migrate(plan, host, store, marks)
     log.info("  databases and roles are so; new buckets: %s", ", ".join(made) or "none")
     up(plan, host, others(plan))
     wait_healthy(plan, host, others(plan))

@@ -69,15 +69,29 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Database:
-    """A database and the role that owns it; the role's password is the stored secret `DB_<ROLE>`."""
+    """A database and the role that works in it; with an `owner`, only that one may change its tables.
+
+    The password of a role is the stored secret `DB_<ROLE>`.
+    """
 
     name: str
     role: str
+    owner: str = ""
 
     @property
     def secret(self) -> str:
         """The name of the role's password in the store."""
-        return f"DB_{self.role.upper()}"
+        return role_secret(self.role)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Every role that gets into it."""
+        return (self.role, self.owner) if self.owner else (self.role,)
+
+
+def role_secret(role: str) -> str:
+    """The name of a database role's password in the store."""
+    return f"DB_{role.upper()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +174,7 @@ class Service:
     """One member of the stack: what it declares is made, checked, backed up and restored because it is declared.
 
     `names` are its names on the internal networks, the first its own; `derive` composes secret files out of the store;
+    `migration` is the module of bundle.ops that brings the tables of its databases to what its image knows;
     `reloads`: its first process takes new certificates at a SIGHUP. `port` 0: it listens on no network, and has no
     certificate. `image`: whose image it runs when that is not called as it is. `links` are names outside that it knows
     as the forwarder's.
@@ -176,6 +191,7 @@ class Service:
     folders: tuple[Folder, ...] = ()
     published: tuple[tuple[int, int], ...] = ()
     databases: tuple[Database, ...] = ()
+    migration: str = ""
     buckets: tuple[Bucket, ...] = ()
     secrets: tuple[SecretSpec, ...] = ()
     derive: Callable[[Mapping[str, Secret]], dict[str, Secret]] = no_secrets
@@ -299,6 +315,7 @@ class OneOff:
     arguments: tuple[str, ...]
     user: int
     network: str
+    entrypoint: str = ""
     memory_mb: int = 1024
     labels: dict[str, str] = field(default_factory=dict)
     hosts: dict[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from bundle.environment import client_environment
 from bundle.errors import CommandError
 from bundle.gateway_client import address
 from bundle.inside import ask, execute, inspect
-from bundle.model import Secret, Service
+from bundle.model import Secret, Service, role_secret
 from bundle.services.mlflow import BUCKET
 from bundle.services.names import ROOT_CA, internal, public
 
@@ -78,7 +78,8 @@ def look(stage: Stage) -> dict[str, Any]:
         "key": secret(stage, "MINIO_ROOT_USER").reveal(),
         "secret": secret(stage, "MINIO_ROOT_PASSWORD").reveal(),
         "servers": servers,
-        "roles": [_role(stage, database.role) for database in plan.databases],
+        "roles": [_role(stage, role) for database in plan.databases for role in database.roles],
+        "serving": [_role(stage, d.role) for d in plan.databases if d.owner],
     }
     answer: dict[str, Any] = stage.notes.once(
         "look", lambda: ask(plan, stage.host, "stores", request, timeout=35)
@@ -87,8 +88,8 @@ def look(stage: Stage) -> dict[str, Any]:
 
 
 def _role(stage: Stage, role: str) -> dict[str, str]:
-    database = next(d for d in stage.plan.databases if d.role == role)
-    password = secret(stage, database.secret).reveal()
+    database = next(d for d in stage.plan.databases if role in d.roles)
+    password = secret(stage, role_secret(role)).reveal()
     return {"role": role, "name": database.name, "password": password}
 
 

@@ -53,9 +53,22 @@ def store_separate(stage: Stage) -> list[str]:
     wrong: list[str] = []
     evidence: list[str] = []
     for database in stage.plan.databases:
-        into = found.get(database.role, [])
-        line = f"role {database.role}: gets into {', '.join(into) or 'no database'}"
-        (evidence if into == [database.name] else wrong).append(line)
+        for role in database.roles:
+            into = found.get(role, [])
+            line = f"role {role}: gets into {', '.join(into) or 'no database'}"
+            (evidence if into == [database.name] else wrong).append(line)
+    return settle(wrong, evidence)
+
+
+def store_rights(stage: Stage) -> list[str]:
+    """The roles that serve users own no table and can make, change or empty none."""
+    wrong: list[str] = []
+    evidence: list[str] = []
+    for role in (database.role for database in stage.plan.databases if database.owner):
+        if may := part(look(stage)["changes"], role):
+            wrong.append(f"role {role}: {'; '.join(may)}")
+        else:
+            evidence.append(f"role {role}: reads and writes rows, changes no table")
     return settle(wrong, evidence)
 
 
@@ -122,6 +135,17 @@ CHECKS = (
         },
         hint=_AGAIN,
         probe=store_separate,
+        timeout=40,
+    ),
+    Check(
+        id="store-rights",
+        group="storage",
+        title={
+            "ko": "서비스 역할은 테이블을 바꿀 수 없음 (소유 역할 분리)",
+            "en": "Roles that serve users change no table (their owners are others)",
+        },
+        hint=_AGAIN,
+        probe=store_rights,
         timeout=40,
     ),
     Check(

@@ -81,6 +81,47 @@ def versioning(request: dict[str, Any]) -> dict[str, str]:
     return {name: str(client.get_bucket_versioning(name).status) for name in names}
 
 
+CHANGES = (
+    "create table public.tracking_probe ()",
+    "create schema tracking_probe",
+    "create temporary table tracking_probe ()",
+)
+"""What a role that serves users must be refused, besides changing a table that is there."""
+OWNED = "select relname from pg_class where relowner = current_user::regrole limit 3"
+TABLES = "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname = 'public' order by 1 limit 1"
+
+
+def may_change(request: dict[str, Any], role: dict[str, str]) -> list[str]:
+    """What `role` may do to the tables of its own database; nothing is changed by asking."""
+    with psycopg.connect(
+        host=request["database"],
+        user=role["role"],
+        password=role["password"],
+        dbname=role["name"],
+        sslmode="verify-full",
+        sslrootcert=request["root_ca"],
+        connect_timeout=10,
+    ) as connection:
+        owned = connection.execute(OWNED).fetchall()
+        tables = [name for (name,) in connection.execute(TABLES).fetchall()]
+        if not tables:
+            raise LookupError(f"database {role['name']} has no table")
+        wanted = [
+            *CHANGES,
+            f"truncate {tables[0]}",
+            f"alter table {tables[0]} add tracking_probe int",
+        ]
+        done = [f"owns {name}" for (name,) in owned]
+        for statement in wanted:
+            try:
+                with connection.transaction(force_rollback=True):
+                    connection.execute(statement)
+                    done.append(statement)
+            except psycopg.errors.InsufficientPrivilege:
+                continue
+    return done
+
+
 def act(request: dict[str, Any]) -> dict[str, Any]:
     """Look at everything."""
     roles = {"host": request["database"], "root_ca": request["root_ca"], "roles": request["roles"]}
@@ -91,6 +132,9 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
         "plain": attempt(lambda: plain_refused(request)),
         "versioning": attempt(lambda: versioning(request)),
         "matrix": attempt(lambda: matrix(roles)),
+        "changes": {
+            role["role"]: attempt(partial(may_change, request, role)) for role in request["serving"]
+        },
     }
 
 

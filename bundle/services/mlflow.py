@@ -86,9 +86,10 @@ def service(site: SiteConfig) -> Service:
             Mount(template="mlflow/health.py", target="/etc/mlflow/health.py"),
         ),
         databases=(
-            Database(name="mlflow", role="mlflow"),
-            Database(name="mlflow_auth", role="mlflow_auth"),
+            Database(name="mlflow", role="mlflow", owner="mlflow_owner"),
+            Database(name="mlflow_auth", role="mlflow_auth", owner="mlflow_auth_owner"),
         ),
+        migration="migrate_mlflow",
         buckets=(minio.bucket(BUCKET, "mlflow"),),
         secrets=(
             SecretSpec(name="MLFLOW_STACK_PASSWORD", kind="password", mounted=False),
@@ -102,6 +103,8 @@ def service(site: SiteConfig) -> Service:
             SecretSpec(name="MLFLOW_CRYPTO_KEK_PASSPHRASE", rotation="data"),
             SecretSpec(name="DB_MLFLOW", mounted=False),
             SecretSpec(name="DB_MLFLOW_AUTH", mounted=False),
+            SecretSpec(name="DB_MLFLOW_OWNER", mounted=False),
+            SecretSpec(name="DB_MLFLOW_AUTH_OWNER", mounted=False),
             *minio.key_pair("mlflow"),
         ),
         derive=derive,

@@ -60,10 +60,10 @@ def door_hosts(site: SiteConfig, service: str) -> tuple[str, ...]:
     return own + tuple(sorted(addresses)) if site.layout == "ports" else own
 
 
-def database_url(site: SiteConfig, driver: str, database: str) -> str:
-    """A URL without a password (that is in PGPASSFILE) which verifies the server's name and chain."""
+def database_url(site: SiteConfig, driver: str, database: str, role: str = "") -> str:
+    """A URL without a password which verifies the server's name and chain; `role`: if not named as the database."""
     server = f"{internal(site, 'postgres')}:5432"
-    return f"{driver}://{database}@{server}/{database}?sslmode=verify-full&sslrootcert={ROOT_CA}"
+    return f"{driver}://{role or database}@{server}/{database}?sslmode=verify-full&sslrootcert={ROOT_CA}"
 
 
 def provider(site: SiteConfig) -> str:

@@ -97,7 +97,8 @@ def service(site: SiteConfig) -> Service:
         links=forward.links(site),
         health=("/opt/venv/bin/python", "-I", "/etc/phoenix/health.py"),
         mounts=(Mount(template="phoenix/health.py", target="/etc/phoenix/health.py"),),
-        databases=(Database(name="phoenix", role="phoenix"),),
+        databases=(Database(name="phoenix", role="phoenix", owner="phoenix_owner"),),
+        migration="migrate_phoenix",
         buckets=(minio.bucket("phoenix-exports", "exports"),),
         secrets=(
             SecretSpec(name="PHOENIX_SECRET", rotation="data"),
@@ -106,6 +107,7 @@ def service(site: SiteConfig) -> Service:
                 name="PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD", kind="password", rotation="logout"
             ),
             SecretSpec(name="DB_PHOENIX", mounted=False),
+            SecretSpec(name="DB_PHOENIX_OWNER", mounted=False),
             *minio.key_pair("exports"),
         ),
         derive=derive,

@@ -20,7 +20,10 @@ SECRETS = (
     "DB_HEALTH",
     "DB_MLFLOW",
     "DB_MLFLOW_AUTH",
+    "DB_MLFLOW_AUTH_OWNER",
+    "DB_MLFLOW_OWNER",
     "DB_PHOENIX",
+    "DB_PHOENIX_OWNER",
     "VERIFY_MLFLOW_PASSWORD",
     "VERIFY_PHOENIX_API_KEY",
 )
@@ -96,7 +99,8 @@ def stores(plan: Plan) -> dict[str, Any]:
         "hops": hops,
         "plain": {"found": "no encryption"},
         "versioning": {"found": {bucket.name: "Enabled" for bucket in buckets}},
-        "matrix": {"found": {d.role: [d.name] for d in plan.databases}},
+        "matrix": {"found": {r: [d.name] for d in plan.databases for r in d.roles}},
+        "changes": {d.role: {"found": []} for d in plan.databases if d.owner},
     }
 
 

@@ -67,6 +67,9 @@ DEFECTS: tuple[tuple[str, str, Change, str], ...] = (
     ("store-separate", "look", put("matrix", "found", "mlflow", value=["mlflow", "phoenix"]), "phoenix"),
     ("store-separate", "look", put("matrix", "found", "phoenix", value=[]), "no database"),
     ("store-separate", "look", put("matrix", value={"error": "refused"}), "refused"),
+    ("store-separate", "look", put("matrix", "found", "mlflow_owner", value=[]), "no database"),
+    ("store-rights", "look", put("changes", "mlflow", value={"found": ["owns runs"]}), "owns runs"),
+    ("store-rights", "look", put("changes", "phoenix", value={"error": "refused"}), "refused"),
     ("store-versioned", "look", put("versioning", "found", "backups", value="Suspended"), "backups"),
     ("store-versioned", "look", put("versioning", "found", value={}), "missing"),
     ("store-mlflow-db", "rows", put("run", "found", "status", value="RUNNING"), "RUNNING"),
@@ -87,7 +90,13 @@ DEFECTS: tuple[tuple[str, str, Change, str], ...] = (
 )  # fmt: skip
 GREEN = (
     *("tls-hops", "net-published", "svc-images", "svc-minio"),
-    *("store-separate", "store-versioned", "store-mlflow-db", "store-mlflow-artifacts"),
+    *(
+        "store-separate",
+        "store-rights",
+        "store-versioned",
+        "store-mlflow-db",
+        "store-mlflow-artifacts",
+    ),
     *("store-phoenix-db", "run-log", "run-mlflow", "run-phoenix-http", "run-phoenix-grpc"),
     *("run-expiry", "access-grpc"),
 )
