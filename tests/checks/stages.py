@@ -9,7 +9,7 @@ from bundle.checks.model import Notes, Stage
 from bundle.config import parse_site
 from bundle.host import Host
 from bundle.manifest import Manifest, Release, SealedImage
-from bundle.model import Secret
+from bundle.model import Secret, Service
 from bundle.plan import Plan, make_plan
 
 SECRETS = (
@@ -84,10 +84,33 @@ def containers(plan: Plan) -> dict[str, dict[str, Any]]:
                 "Health": {"Status": "healthy"},
                 "StartedAt": "2026-11-21T00:00:00.0Z",
             },
-            "HostConfig": {"Privileged": False, "NetworkMode": "tracking_data", "CapAdd": None},
-            "NetworkSettings": {"Ports": ports},
+            "Config": {
+                "User": f"{service.uid}:{service.uid}",
+                "Healthcheck": {"Test": ["CMD", *service.health]},
+                "Image": plan.image(service.name),
+            },
+            "HostConfig": host_config(service),
+            "Mounts": [{"Type": "bind", "Source": "/srv/secrets", "RW": False, "Propagation": ""}],
+            "NetworkSettings": {"Ports": ports, "Networks": {"tracking_data": {}}},
         }
     return found
+
+
+def host_config(service: Service) -> dict[str, Any]:
+    """What the engine says of the walls of a right container."""
+    return {
+        "Privileged": False,
+        "NetworkMode": "tracking_data",
+        "CapAdd": None,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "ReadonlyRootfs": True,
+        "Memory": service.memory_mb << 20,
+        "PidsLimit": 256,
+        "Devices": None,
+        "IpcMode": "private",
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}},
+    }
 
 
 def stores(plan: Plan) -> dict[str, Any]:
