@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 
+from bundle import ops
 from bundle.bootstrap import mark_migrated
 from bundle.host import Host
 from bundle.model import Database, OneOff, Secret, Service, role_secret
@@ -17,6 +18,7 @@ from bundle.run import log
 from bundle.services.names import ROOT_CA, database_url
 from bundle.site import SITE_LABEL
 
+SCRIPT = "/run/migrate.py"
 WITHIN_S = 1800
 """A big table may be rewritten."""
 
@@ -48,15 +50,15 @@ def _stop(plan: Plan, host: Host, service: Service) -> None:
 
 
 def _container(plan: Plan, host: Host, service: Service) -> OneOff:
-    script = resources.files("bundle.ops").joinpath(f"{service.migration}.py").read_text("utf-8")
+    script = Path(ops.__path__[0], f"{service.migration}.py")
     return OneOff(
         image=plan.image(service.name),
-        arguments=("-c", script),
+        arguments=(SCRIPT,),
         entrypoint="/opt/venv/bin/python",
         user=service.uid,
         network=f"{plan.project}_data",
         labels={SITE_LABEL: plan.id},
-        binds={str(host.path("pki", "root.crt")): ROOT_CA},
+        binds={str(host.path("pki", "root.crt")): ROOT_CA, str(script): SCRIPT},
         environment={"HOME": "/tmp", "MLFLOW_DISABLE_TELEMETRY": "true"},
     )
 

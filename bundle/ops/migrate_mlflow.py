@@ -35,7 +35,8 @@ def main(request: dict[str, dict[str, str]]) -> None:
 
     for name, database in request.items():
         os.environ["PGPASSWORD"] = database["password"]
-        engine = sqlalchemy.create_engine(database["url"], poolclass=sqlalchemy.NullPool)
+        url = sqlalchemy.make_url(database["url"]).set(drivername="postgresql+psycopg2")
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
         STEPS[name](engine)
         engine.dispose()
 
