@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 
-from bundle import ops
 from bundle.bootstrap import mark_migrated
 from bundle.host import Host
 from bundle.model import Database, OneOff, Secret, Service, role_secret
@@ -50,7 +50,7 @@ def _stop(plan: Plan, host: Host, service: Service) -> None:
 
 
 def _container(plan: Plan, host: Host, service: Service) -> OneOff:
-    script = Path(ops.__path__[0], f"{service.migration}.py")
+    script = Path(str(resources.files("bundle.ops")), f"{service.migration}.py")
     return OneOff(
         image=plan.image(service.name),
         arguments=(SCRIPT,),

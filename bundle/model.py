@@ -79,11 +79,6 @@ class Database:
     owner: str = ""
 
     @property
-    def secret(self) -> str:
-        """The name of the role's password in the store."""
-        return role_secret(self.role)
-
-    @property
     def roles(self) -> tuple[str, ...]:
         """Every role that gets into it."""
         return (self.role, self.owner) if self.owner else (self.role,)
