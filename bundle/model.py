@@ -159,11 +159,6 @@ class Folder:
     target: str
 
 
-def no_secrets(_: Mapping[str, Secret]) -> dict[str, Secret]:
-    """The `derive` of a service that needs no composed secret file."""
-    return {}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Service:
     """One member of the stack: what it declares is made, checked, backed up and restored because it is declared.
@@ -189,7 +184,7 @@ class Service:
     migration: str = ""
     buckets: tuple[Bucket, ...] = ()
     secrets: tuple[SecretSpec, ...] = ()
-    derive: Callable[[Mapping[str, Secret]], dict[str, Secret]] = no_secrets
+    derive: Callable[[Mapping[str, Secret]], dict[str, Secret]] = lambda _: {}
     volumes: tuple[Volume, ...] = ()
     tmpfs: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()

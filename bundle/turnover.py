@@ -18,7 +18,7 @@ from bundle.errors import CommandError
 from bundle.gateway_client import door
 from bundle.host import Host, make_folder, write_file
 from bundle.inside import ask, execute_into
-from bundle.model import Secret
+from bundle.model import Secret, role_secret
 from bundle.own import Own, Trackers
 from bundle.plan import Plan
 from bundle.services.names import ROOT_CA, STACK, internal
@@ -54,9 +54,10 @@ def still_taken_by_stores(
     Raises CommandError when one of them cannot be asked.
     """
     roles = [
-        {"secret": d.secret, "role": d.role, "name": d.name, "password": old[d.secret].reveal()}
+        {"secret": name, "role": role, "name": d.name, "password": old[name].reveal()}
         for d in plan.databases
-        if d.secret in old
+        for role in d.roles
+        if (name := role_secret(role)) in old
     ]
     pairs = [(bucket.key, bucket.secret) for s in plan.services for bucket in s.buckets]
     pairs.append(("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"))
@@ -136,7 +137,7 @@ def turn(
     """
     kind = DATA_KEYS[name]
     database = next(d for d in plan.databases if d.name == kind)
-    store = host.path("secrets", "store", database.secret).read_text("utf-8").strip()
+    store = host.path("secrets", "store", role_secret(database.role)).read_text("utf-8").strip()
     role = {"role": database.role, "name": database.name, "password": store}
     keys = {"old": old.reveal(), "new": new.reveal(), "act": act}
     request = {**_stores(plan), "role": role, "kind": kind, **keys}

@@ -29,7 +29,7 @@ from bundle.console import confirm, table
 from bundle.errors import CommandError, ConfigError
 from bundle.gateway_client import door
 from bundle.host import Host
-from bundle.model import Secret, SecretSpec
+from bundle.model import Secret, SecretSpec, role_secret
 from bundle.own import VERIFY, Own, Trackers
 from bundle.plan import Plan
 from bundle.run import log, step
@@ -225,14 +225,14 @@ def turn_stores(plan: Plan, host: Host) -> None:
     """Roles get their new password, and a second user stands beside each S3 user; files follow at once."""
     drawn, stored = rotation.drawn(host), vault.open_store(host, plan)
     store = {**stored, **drawn} | {name: stored[name] for name in MINIO_ROOT}
-    roles = [database.secret for database in plan.databases if database.secret in drawn]
+    roles = {role_secret(role) for d in plan.databases for role in d.roles} & {*drawn}
     buckets = [name for s in plan.services for b in s.buckets for name in (b.key, b.secret)]
     if SUPERUSER in drawn:
         bootstrap.set_superuser_password(plan, host, drawn[SUPERUSER])
         rotation.commit(host, SUPERUSER)
     if roles:
         bootstrap.make_databases(plan, host, store)
-        for name in dict.fromkeys(roles):
+        for name in sorted(roles):
             rotation.commit(host, name)
     if {*buckets} & {*drawn}:
         bootstrap.make_buckets(plan, host, store)
