@@ -73,6 +73,7 @@ def test_phoenix_is_told_everything_but_the_secret(tmp_path: Path) -> None:
         "ROLE_ATTRIBUTE_STRICT": "true",
     }
     assert found["SSL_CERT_FILE"] == "/run/secrets/idp.crt"
+    assert found["PHOENIX_CSRF_TRUSTED_ORIGINS"].endswith(",https://idp.example.internal:9443")
     assert "PHOENIX_DISABLE_BASIC_AUTH" not in found, "the password stays a way in"
     texts = {str(file.path): file.text for file in render(plan)}
     assert not any(SECRET in text for text in texts.values())

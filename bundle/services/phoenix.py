@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from bundle.config import SiteConfig
 from bundle.model import Database, Mount, Secret, SecretSpec, Service
 from bundle.services import forward, minio
-from bundle.services.names import database_url, door_hosts, internal, port, url
+from bundle.services.names import database_url, door_hosts, internal, port, provider, url
 
 IDP = "site"
 """What Phoenix calls the site's identity provider; it is part of the redirect address that is registered there."""
@@ -22,6 +22,8 @@ def environment(site: SiteConfig) -> dict[str, str]:
         f"https://{host}:{port(site, 'phoenix')}".removesuffix(":443")
         for host in door_hosts(site, "phoenix")
     ]
+    # A browser comes back from the identity provider with its address as the referer.
+    origins += provider(site).split()
     return {
         "PHOENIX_SQL_DATABASE_URL": database_url(site, "postgresql", "phoenix"),
         "PGPASSFILE": "/run/secrets/pgpass",
