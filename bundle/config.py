@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from bundle.errors import ConfigError, Problem
 from bundle.model import Layout, Named
+from bundle.provider import provider_problems
 from bundle.settings import (
     BUNDLE,
     SITE,
@@ -217,22 +218,11 @@ def parse_site(text: str, where: str = "site.toml") -> SiteConfig:
             message = "registry.user and registry.password (or registry.password_file) go together"
             hint = "Set registry.user and one of the other two, or none of them."
             problems.append(Problem(where=f"{where}: registry", message=message, hint=hint))
-        problems += _together(where, values, "oidc.url", "oidc.client", "oidc.secret", "oidc.ca")
-        problems += _together(where, values, "oidc.groups", "oidc.groups_path")
-        problems += _together(where, values, "oidc.roles", "oidc.role_path")
+        for key, message, hint in provider_problems(values):
+            problems.append(Problem(where=f"{where}: {key}", message=message, hint=hint))
     if problems:
         raise ConfigError.of(problems)
     return SiteConfig(**values)
-
-
-def _together(where: str, values: Mapping[str, Any], *keys: str) -> list[Problem]:
-    """The problem of keys of which some are set and some are not."""
-    missing = [key for key in keys if not values[key.replace(".", "_")]]
-    if len(missing) in (0, len(keys)):
-        return []
-    hint = f"Set {', '.join(missing)} too, or none of them."
-    message = f"{', '.join(keys)} go together"
-    return [Problem(where=f"{where}: {keys[0].partition('.')[0]}", message=message, hint=hint)]
 
 
 def parse_bundle(text: str, where: str = "bundle.toml") -> BundleConfig:

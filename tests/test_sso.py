@@ -18,6 +18,7 @@ from tests.test_chain import DAY, Recipe, certificate
 
 SECRET = "s3cret-of-the-client"
 FULL = """domain = "closed.internal"
+allow = ["idp.example.internal:9443"]
 [oidc]
 url = "https://idp.example.internal:9443/.well-known/openid-configuration"
 client = "tracking"
@@ -153,6 +154,8 @@ def test_ca_or_secret_that_is_not_there_is_refused(host: Host, tmp_path: Path) -
         ('groups_path = "groups"', "", "Set oidc.groups_path too"),
         ('role_path = "role"', "", "Set oidc.role_path too"),
         ("https://idp", "http://idp", "is not like https://"),
+        ('"idp.example.internal:9443"', '"idp.example.internal:443"', "9443 is not in allow"),
+        ("internal:9443/", "internal/", "idp.example.internal:443 is not in allow"),
         ('leads = "admin"', 'leads = "boss"', "is not THEIRS=ROLE"),
         ('"evaluation"', '"a,b"', "cannot be a group"),
         ('scopes = ["groups"]', 'scopes = ["a b"]', "is not a scope"),

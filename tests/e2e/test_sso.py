@@ -18,6 +18,7 @@ import pytest
 from bundle import browse
 from bundle.certificates import key_pem, pem
 from bundle.run import run
+from tests.e2e.outside import THERE, Outside, outside
 from tests.e2e.stack import Stack
 from tests.e2e.test_audit import entries, last
 from tests.test_chain import Recipe, certificate
@@ -44,6 +45,7 @@ PEOPLE = {
         "role": "unheard-of",
     },
 }
+ALLOW = f'allow = ["{NAME}:{PORT}={THERE}"]\n'
 SETTINGS = f"""
 [oidc]
 url = "{ISSUER}/.well-known/openid-configuration"
@@ -61,14 +63,15 @@ roles = {{staff = "editor", leads = "admin"}}
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """The identity provider's program, and the stack that it is for."""
+    """The identity provider's program, the stack that it is for, and the network outside in which it stands."""
 
     stack: Stack
+    outside: Outside
     folder: Path
 
     @contextmanager
     def up(self, *, secret: str = SECRET, root: Recipe = ROOT) -> Iterator[None]:
-        """It runs, in the closed host's network."""
+        """It runs."""
         leaf = Recipe(common=NAME, names=(NAME,))
         chain = pem(certificate(leaf, (root, certificate(root, None))))
         wanted = {
@@ -80,8 +83,7 @@ class Provider:
             "key": key_pem(leaf.key).decode(),
             "certificate": chain.decode(),
         }
-        host = self.stack.host
-        line = [str(browse._TOP / "scripts/closed-host"), "beside", str(host.folder), "--"]
+        line = ["nsenter", "--target", str(self.outside.pid), "--net", "--"]
         child = subprocess.Popen(
             [*line, "node", str(self.folder / "server.js")],
             stdin=subprocess.PIPE,
@@ -115,6 +117,7 @@ class Provider:
                 "chromium": browse.find_chromium(),
                 "title": TITLE,
                 "issuer": ISSUER,
+                "address": THERE,
                 "login": who,
                 "picture": str(self.folder / f"{who}.png"),
             }
@@ -139,32 +142,10 @@ def program() -> Path:
     return FOLDER
 
 
-@contextmanager
-def way(stack: Stack) -> Iterator[None]:
-    """What `allow` gives the stack: the name of the identity provider, and a way to it alone."""
-    host = stack.host
-    image = stack.containers()["gateway"].image.replace("/gateway:", "/ops:")
-    find = [
-        "docker",
-        "network",
-        "inspect",
-        "-f",
-        "{{(index .IPAM.Config 0).Gateway}}",
-        "tracking_app",
-    ]
-    address = host.run(find, timeout=30).strip()
-    line = ["docker", "run", "-d", "--name", "test-idp-way", "--network", "tracking_app"]
-    line += ["--network-alias", NAME, image, "-c", (HERE / "way.py").read_text("utf-8")]
-    host.run(["docker", "rm", "-f", "test-idp-way"], timeout=60, check=False)
-    host.run([*line, address, str(PORT)], timeout=60)
-    try:
-        yield
-    finally:
-        host.run(["docker", "rm", "-f", "test-idp-way"], timeout=60)
-
-
 @pytest.fixture(scope="module")
-def provider(stack: Stack, program: Path) -> Iterator[Provider]:
+def provider(
+    stack: Stack, program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Provider]:
     """The stack that knows an identity provider, which does not run yet."""
     folder, settings = stack.host.root / "root/idp", stack.root / "site.toml"
     folder.mkdir(exist_ok=True)
@@ -172,14 +153,14 @@ def provider(stack: Stack, program: Path) -> Iterator[Provider]:
     (folder / "secret").write_text(SECRET)
     (folder / "secret").chmod(0o600)
     before = settings.read_bytes()
-    settings.write_bytes(before + SETTINGS.encode())
-    try:
-        stack.invoke("install", "--yes", timeout=600)
-        with way(stack):
-            yield Provider(stack=stack, folder=program)
-    finally:
-        settings.write_bytes(before)
-        stack.invoke("install", "--yes", timeout=600)
+    with outside(stack.host, tmp_path_factory.mktemp("outside")) as beyond:
+        settings.write_bytes(ALLOW.encode() + before + SETTINGS.encode())
+        try:
+            stack.invoke("install", "--yes", timeout=600)
+            yield Provider(stack=stack, outside=beyond, folder=program)
+        finally:
+            settings.write_bytes(before)
+            stack.invoke("install", "--yes", timeout=600)
 
 
 def ask(stack: Stack, *words: str) -> str:

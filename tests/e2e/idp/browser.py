@@ -11,6 +11,7 @@ from playwright.sync_api import Page, sync_playwright
 
 WANTED: dict[str, Any] = json.load(sys.stdin)
 PHOENIX = "https://closed.internal:8445"
+RULES = f"MAP closed.internal 127.0.0.1, MAP * {WANTED['address']}"
 ASK = """async () => {
   const body = {query: "query { viewer { username email role { name } } }"};
   const headers = {"Content-Type": "application/json"};
@@ -49,7 +50,7 @@ def log_in(page: Page) -> dict[str, Any]:
 with sync_playwright() as play:
     chromium = play.chromium.launch(
         executable_path=WANTED["chromium"],
-        args=["--no-sandbox", "--no-proxy-server", "--host-resolver-rules=MAP * 127.0.0.1"],
+        args=["--no-sandbox", "--no-proxy-server", f"--host-resolver-rules={RULES}"],
     )
     json.dump(log_in(chromium.new_page()), sys.stdout)
     chromium.close()
