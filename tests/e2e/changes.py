@@ -22,7 +22,8 @@ class Door:
     def __init__(self, port: int) -> None:
         """`port` is where it listens."""
         self.base, self.port = f"https://127.0.0.1:{port}", port
-        self.client = httpx.Client(verify=TRUST, trust_env=False, timeout=60)
+        limits = httpx.Limits(max_keepalive_connections=0)  # threads share it
+        self.client = httpx.Client(verify=TRUST, trust_env=False, timeout=60, limits=limits)
 
     def ask(self, method: str, path: str, **content: Any) -> int:
         """Send one request; its status."""
