@@ -44,10 +44,12 @@ def calls(stack: Stack, do: str, **given: Any) -> Any:
 def people(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """Four people with fresh credentials and a session of Phoenix each, and the stack's own account."""
     found = {}
+    listed = {line.split()[0]: line for line in stack.invoke("users.list").splitlines()}
     for name, (role, team) in PEOPLE.items():
-        if f"{name} " not in stack.invoke("users.list"):
+        if name not in listed:
             stack.invoke("users.add", name, "--role", role, *(["--team", team] if team else []))
-        stack.invoke("users.enable", name)
+        if "disabled" in listed.get(name, ""):
+            stack.invoke("users.enable", name)
         env = environment(stack, name, tmp_path_factory.mktemp(name))
         found[name] = {
             "name": name,
@@ -126,7 +128,7 @@ def viewing(own: dict[str, str]) -> list[dict[str, Any]]:
     """A viewer who writes; `own` is an editor's."""
     run, experiment = own["run"], own["experiment"]
     metric = {"run_id": run, "key": "m", "value": 1, "timestamp": 1}
-    grant = {"username": "anna", "resource_type": "experiment", "resource_pattern": experiment}
+    grant = {"username": "anna", "resource_type": "experiment", "resource_id": experiment}
     grants = "/api/3.0/mlflow/users/permissions/grant"
     invite = {"email": "x@closed.internal", "username": "x", "password": "Aa1!" * 3}
     user = {"user": invite | {"role": "ADMIN", "auth_method": "LOCAL"}, "send_welcome_email": False}
@@ -290,7 +292,7 @@ def test_planted_permission_shows(
     stack: Stack, people: dict[str, dict[str, str]], made: dict[str, dict[str, str]]
 ) -> None:
     number = made["eddie"]["experiment"]
-    body = {"username": "anna", "resource_type": "experiment", "resource_pattern": number}
+    body = {"username": "anna", "resource_type": "experiment", "resource_id": number}
     grant, revoke = (f"/api/3.0/mlflow/users/permissions/{word}" for word in ("grant", "revoke"))
     plant = mlflow("stack", "POST", grant, json=body | {"permission": "EDIT"})
     rows = calls(stack, "call", people=people, calls=[plant, *viewing(made["eddie"])])
