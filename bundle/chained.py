@@ -114,14 +114,22 @@ def is_signed(public: ec.EllipticCurvePublicKey, line: bytes) -> bool:
 
 
 def check(
-    read: Lines, public: ec.EllipticCurvePublicKey, heads: Mapping[int, str] | None = None
+    read: Lines,
+    public: ec.EllipticCurvePublicKey,
+    heads: Mapping[int, str] | None = None,
+    *,
+    partial: bool = False,
 ) -> Verdict:
-    """Whether nothing was changed, taken away, moved, added or cut off; `heads` are digests kept elsewhere."""
-    found = _Walk(public=public, heads=heads or {}).go(read)
+    """Whether nothing was changed, taken away, moved, added or cut off; `heads` are digests kept elsewhere.
+
+    `partial`: it is not the whole log that is read, but its end.
+    """
+    found = _Walk(public=public, heads=heads or {}, partial=partial).go(read)
     if not found.wrong:
         return found
     later = {entry["seq"] for _, line in read() if (entry := parse_line(line))}
-    return _Walk(public=public, heads=heads or {}, each=True, there=later).go(read)
+    thorough = _Walk(public=public, heads=heads or {}, partial=partial, each=True, there=later)
+    return thorough.go(read)
 
 
 @dataclass(kw_only=True)
@@ -130,6 +138,7 @@ class _Walk:
 
     public: ec.EllipticCurvePublicKey
     heads: Mapping[int, str]
+    partial: bool = False
     each: bool = False
     there: set[int] = field(default_factory=set)
     last: Head | None = None
@@ -205,7 +214,7 @@ class _Walk:
             return say("there is no line", "줄이 없음") if not self.heads else self.cut(0)
         if not self.each and not is_signed(self.public, line):
             return "signature"  # the thorough reading finds the first such line
-        if self.start != Head() and self.start != self.pruned:
+        if not self.partial and self.start not in (Head(), self.pruned):
             return say(
                 f"missing: everything before line {self.start.seq + 1}",
                 f"없어진 줄: {self.start.seq + 1}번 앞 전부",

@@ -186,6 +186,20 @@ def test_chain_goes_on_over_files(host: Host, monkeypatch: pytest.MonkeyPatch) -
     assert "missing: lines" in verdict(host).wrong
 
 
+def test_end_of_a_long_log_can_be_looked_at_alone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditlog, "FILE_BYTES", 1000)
+    head = write(host, 20)
+    found = auditlog.examine(host, {head.seq: head.digest, 1: "of a line that is not read"}, 2)
+    assert (found.wrong, found.head) == ("", head)
+    assert found.first > 10
+    assert auditlog.examine(host, {}, newest=99) == verdict(host)
+    path = auditlog.files(host)[-2]
+    path.write_bytes(path.read_bytes().replace(b'"kind":"task"', b'"kind":"tosk"', 1))
+    assert "was changed" in auditlog.examine(host, {}, newest=2).wrong
+
+
 def test_long_line_is_found_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auditlog, "TAIL", 64)
     auditlog.append(host, [{"at": "t", "kind": "task", "what": "x" * 5000}])
