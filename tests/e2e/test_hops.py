@@ -235,6 +235,7 @@ TLS_PORTS = {
     "mlflow": {5000},
     "phoenix": {6006, 4317},
     "gateway": {8443, 8444, 8445},
+    "guard": set(),
 }
 
 
