@@ -25,6 +25,8 @@ PHOENIX_CLOSED = (
     ("POST", "/v1/traces"),
     ("POST", "/graphql"),
 )
+SOMETIMES = ("secrets/next", "secrets/old", "safety", "recovery")
+"""What a rotation and a recovery kit leave."""
 MLFLOW_DEFAULTS = ("admin", "password", "password1234")
 
 
@@ -147,6 +149,7 @@ def access_secrets(stage: Stage) -> list[str]:
     folders = {"secrets": 0, "secrets/store": 0, "pki": 0}
     folders |= {f"secrets/{service.name}": service.uid for service in stage.plan.services}
     folders |= {f"secrets/{extra.slug}": extra.user for extra in stage.plan.extras if extra.client}
+    folders |= {name: 0 for name in SOMETIMES if stage.host.path(name).is_dir()}
     count = 0
     for name, uid in folders.items():
         folder = stage.host.path(name)

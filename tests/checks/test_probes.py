@@ -141,7 +141,9 @@ def test_missing_secret_is_red_not_a_crash(tmp_path: Path) -> None:
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
     """A root with the folders of secrets as install leaves them (owner: who runs the tests)."""
-    for name in ("pki", "secrets", "secrets/store", *(f"secrets/{s.name}" for s in PLAN.services)):
+    sometimes = ("secrets/old", "safety")
+    own = (f"secrets/{service.name}" for service in PLAN.services)
+    for name in ("pki", "secrets", "secrets/store", *sometimes, *own):
         make_folder(tmp_path / name, 0o700)
         (tmp_path / name / "KEY").write_text("x")
         (tmp_path / name / "KEY").chmod(0o400)
@@ -165,6 +167,8 @@ def secrets(tmp_path: Path) -> Path:
         ("pki/root.crt", 0o666, "pki/root.crt: mode 0666"),
         ("pki/ca.crl", 0o664, "pki/ca.crl: mode 0664"),
         ("secrets", 0o755, "secrets: mode 0755"),
+        ("secrets/old/KEY", 0o404, "old/KEY: mode 0404"),
+        ("safety", 0o750, "safety: mode 0750"),
         ("secrets/phoenix", 0o710, "secrets/phoenix: mode 0710"),
     ],
 )
