@@ -136,7 +136,7 @@ def test_unsafe_production_is_refused_all_at_once_and_nothing_changes(stack: Sta
     said = str(refused.value)
     assert "exit code 2" in said
     for named in (
-        "lets 127.0.0.1 in",
+        "MLFLOW_SERVER_ALLOWED_HOSTS: lets 127.0.0.1",
         "PHOENIX_CSRF_TRUSTED_ORIGINS",
         "DB_MLFLOW: others can get at",
     ):
