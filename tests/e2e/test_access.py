@@ -6,6 +6,7 @@ The table can turn red: a permission too many that is planted in MLflow shows in
 from __future__ import annotations
 
 import json
+import random
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from bundle.errors import CommandError
+from bundle.rehearse import PRODUCT_ROOT
 from bundle.services.names import STACK
 from tests.e2e.stack import Stack
 from tests.e2e.test_client import add, environment
@@ -371,6 +373,22 @@ def test_failures_lock_and_a_neighbour_goes_on(stack: Stack, people: Any) -> Non
     assert [row["status"] for row in rows] == [401] * 20 + [429] * 2
     (other,) = calls(stack, "call", people=people, calls=[mlflow("anna", "GET", "users/current")])
     assert other["status"] == 200
+
+
+def test_adding_that_is_killed_is_finished_by_the_next_run(
+    stack: Stack, rng: random.Random, request: pytest.FixtureRequest
+) -> None:
+    count = 12 if request.config.option.nightly else 2
+    for number in range(count):
+        name, after = f"kill{number}.{rng.randrange(10**6)}", rng.uniform(0.5, 4)
+        line = (
+            f"cd {PRODUCT_ROOT}/current && . .venv/bin/activate && exec timeout -s KILL {after:.2f}"
+        )
+        killed = f"{line} invoke users.add {name} --role viewer --team vision"
+        stack.host.run(["sh", "-c", killed], timeout=60, check=False)
+        stack.invoke("users.add", name, "--role", "viewer", "--team", "vision", check=False)
+        listed = [line.split() for line in stack.invoke("users.list").splitlines()]
+        assert [name, "viewer", "vision", "viewer"] in listed, after
 
 
 @pytest.mark.parametrize("name", ["a b", "김철수", "o'neil", 'k"m', "x" * 300, "-kim"])
