@@ -145,7 +145,6 @@ def find_rows(stage: Stage) -> dict[str, Any]:
         "key": secret(stage, "S3_MLFLOW_KEY").reveal(),
         "secret": secret(stage, "S3_MLFLOW_SECRET").reveal(),
         "bucket": BUCKET,
-        "prefix": f"{sample['experiment_id']}/{sample['mlflow_run_id']}/artifacts/",
     }
     answer: dict[str, Any] = stage.notes.once(
         "rows", lambda: ask(stage.plan, stage.host, "rows", request, timeout=35)
