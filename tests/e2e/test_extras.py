@@ -6,58 +6,18 @@ It is a second installation, on a closed host of its own, and so only in the nig
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bundle import images, rehearse
-from bundle.config import parse_bundle
-from bundle.engine import Engine
+from bundle import rehearse
 from bundle.errors import CommandError
 from bundle.run import run
-from tests.e2e.conftest import make_bundle, sealed_of
 from tests.e2e.stack import Sealed, Stack
-from tests.test_extras import sound_wheel
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.nightly]
-TOP = Path(__file__).parents[2]
-JUDGE = Path(__file__).parent / "judge"
-IMAGE = "tracking-bundle-test/judge:1"
-MODEL = os.urandom(2_000_000)
-TOML = f"""[extras]
-images = ["judge={IMAGE}"]
-files = ["models"]
-wheels = ["wheels"]
-compose = "compose.yaml"
-"""
-
-
-def build_judge() -> None:
-    """The service's image: ours of ops, which has the stock clients, and one script."""
-    workshop = images.open_workshop(parse_bundle(""), Engine(), TOP)
-    images.ensure(workshop, "ops")
-    parent = f"PARENT={workshop.reference('ops')}"
-    command = ["docker", "build", "--quiet", "--network", "none", "--build-arg", parent]
-    run([*command, "--tag", IMAGE, str(JUDGE)], timeout=300)
-
-
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
-    """A bundle with the service, its model and its helper."""
-    if given := os.environ.get("TRACKING_EXTRAS_BUNDLE"):
-        return sealed_of(Path(given))
-    site = tmp_path_factory.mktemp("site")
-    (site / "models").mkdir()
-    (site / "models" / "model.bin").write_bytes(MODEL)
-    (site / "wheels").mkdir()
-    sound_wheel(site / "wheels")
-    (site / "compose.yaml").write_bytes((JUDGE / "compose.yaml").read_bytes())
-    (site / "bundle.toml").write_text(TOML)
-    build_judge()
-    return sealed_of(make_bundle(site / "dist", "--config", str(site / "bundle.toml")))
 
 
 @pytest.fixture(scope="module")

@@ -258,6 +258,7 @@ def test_damage_of_the_head_names_the_first_part(tmp_path: Path, cut: bundles.Ma
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.timeout(600)  # 200 of them at night
 def test_flips_over_all_parts_are_refused_by_name(
     tmp_path: Path, cut: bundles.Made, rng: random.Random, request: pytest.FixtureRequest
 ) -> None:
