@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle import delta, manifest, seal
+from bundle.cutting import Form
 from bundle.manifest import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Manifest, SealedImage
 from bundle.packing import PackedImage
 from tests import bundles
@@ -110,6 +111,7 @@ def carry(
     version: str,
     images: Mapping[str, Sequence[Layer]],
     base: delta.Inventory | None = None,
+    form: Form = seal.ONE_FILE,
 ) -> Carried:
     """Seal `images` (name → layers) as the bundle `version` in `folder`; with `base` as a delta."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,5 +125,6 @@ def carry(
         wheels={},
         key=seal.load_key(folder / "sign.key", make=True),
         base=base,
+        form=form,
     )
     return Carried(path=sealed.path, manifest=manifest.read(sealed.path))
