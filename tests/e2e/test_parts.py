@@ -177,7 +177,7 @@ def killed_at(host: ClosedHost, command: list[str], target: Path, size: int) -> 
         while sum(f.stat().st_size for f in target.glob("*.tar*")) < size:
             assert child.poll() is None, "it ended before it could be killed"
             time.sleep(0.002)
-        host.run(["sh", "-c", "kill -KILL -- -$(cat /root/copy.pid)"], timeout=20)
+        host.run(["bash", "-c", "kill -KILL -- -$(cat /root/copy.pid)"], timeout=20)
         assert child.wait(60) != 0
 
 
