@@ -75,6 +75,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("environment", "fragment", "certificates", "chain"),
             *(
                 "components",
+                "foreign",
                 "licences",
                 "sbom",
                 "notices",
