@@ -1,11 +1,18 @@
-"""Frozen blobs: what is in the cache by digest, and which layer or image of the engine became which blob."""
+"""Frozen blobs: what is in the cache by digest, and which layer or image of the engine became which blob.
+
+Whoever packs holds the blobs until the file is sealed; only when nobody does are those thrown out that were used least
+recently, so that the cache has a bound.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +21,8 @@ from bundle.layers import FORM
 from bundle.manifest import blob_path
 
 LEVEL = 6
+LARGEST = 4 << 30  # of all blobs in a cache
+KINDS = ("layers*", "configs*")  # of notes
 CONFIG_KEYS = ("architecture", "variant", "os", "os.version", "os.features", "author", "config")
 HISTORY_KEYS = ("created_by", "author", "comment", "empty_layer")
 
@@ -75,7 +84,13 @@ class Cache:
             kept = Kept(**json.loads(self.note(kind, digest).read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             return None
-        return kept if self.blob(kept.blob).is_file() else None
+        try:
+            os.utime(self.blob(kept.blob))  # when it was used last
+        except FileNotFoundError:
+            return None
+        except OSError:  # another's cache, which we only read
+            return kept if self.blob(kept.blob).is_file() else None
+        return kept
 
     def keep(self, data: bytes) -> str:
         """Keep the small blob `data`; its digest."""
@@ -105,3 +120,55 @@ def rewrite_config(raw: bytes, diff_ids: Sequence[str], epoch: int) -> bytes:
         for step in old.get("history") or ()
     ]
     return json.dumps(new, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@contextlib.contextmanager
+def held(root: Path) -> Iterator[None]:
+    """While this lasts no other run throws a blob of the cache `root` out; any number may hold it at once."""
+    with _lock(root, fcntl.LOCK_SH):
+        yield
+
+
+def clean(root: Path, largest: int = LARGEST) -> int:
+    """Throw out the blobs used least recently until those of the cache `root` have `largest` bytes; how many went.
+
+    With them go notes that name them, and what a killed run left. While somebody holds the blobs nothing is done.
+    """
+    gone = 0
+    with contextlib.suppress(BlockingIOError), _lock(root, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        folder = root / "blobs" / "sha256"
+        for partial in folder.glob(".*"):
+            partial.unlink()
+        found = {path: path.stat() for path in folder.glob("*")}
+        left = sum(status.st_size for status in found.values())
+        for path in sorted(found, key=lambda path: found[path].st_mtime_ns):
+            if left > largest:
+                path.unlink()
+                left, gone = left - found[path].st_size, gone + 1
+        if gone:
+            _forget(root)
+    return gone
+
+
+def _forget(root: Path) -> None:
+    """Take away the notes of what is no longer there, and kinds of which none is left."""
+    for kind in KINDS:
+        for note in root.glob(f"{kind}/*.json"):
+            try:
+                blob = str(json.loads(note.read_bytes())["blob"])
+            except (ValueError, KeyError, TypeError):
+                blob = ""
+            if not (root / blob_path(blob)).is_file():
+                note.unlink()
+        for folder in root.glob(kind):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _lock(root: Path, how: int) -> Iterator[None]:
+    folder = root / "blobs"  # the lock lies with them: caches may share this folder alone
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a", encoding="utf-8") as handle:
+        fcntl.flock(handle, how)
+        yield

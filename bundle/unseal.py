@@ -1,6 +1,6 @@
 """Check a bundle file in place: one file, standard library only, Python 3.10 or newer.
 
-bootstrap.sh runs it as `python3 -I unseal.py FILE --manifest SHA256 …` after the host's own openssl has found the
+bootstrap.sh runs it as `python3 -I -S unseal.py FILE --manifest SHA256 …` after the host's own openssl has found the
 signature over MANIFEST.json and the digest of this very file right; the tool imports its reading functions. Nothing is
 parsed, unpacked or written before every byte of the file is accounted for: a bundle has exactly one form (members in
 the order of the manifest, each header and each padding byte given by it), so any flipped bit is found and named.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bundle import (
     __version__,
+    blobs,
     carry,
     config,
     cutting,
@@ -58,6 +59,17 @@ def make_bundle(here: Path, order: Order) -> str:
     """Make the sealed bundle, or with `base` the delta; returns the last line: its sha256 and its path."""
     start = time.monotonic()
     conf = config.read_bundle(Path(order.settings) if order.settings else None)
+    with blobs.held(conf.cache):
+        sealed, companion, rows = seal_all(here, order, conf)
+    blobs.clean(conf.cache, max(blobs.LARGEST, 2 * sealed.size))
+    log.info("%s", report(sealed, time.monotonic() - start, companion, rows))
+    return f"{sealed.sha256}  {sealed.path}"
+
+
+def seal_all(
+    here: Path, order: Order, conf: config.BundleConfig
+) -> tuple[seal.Sealed, Companion, Path | None]:
+    """Build, pack and seal what `order` asks for; the file, its companion, and the table of sizes if one is wanted."""
     known_vulnerabilities.check(order.advisories)
     key, form = signing_key(order.sign_key, order.old_key), file_form(order.split, order.parts)
     engine = Engine()
@@ -92,8 +104,7 @@ def make_bundle(here: Path, order: Order) -> str:
             inspect=documents.last_look(desk, key, papers.inventory, added.reviewed),
         )
     rows = room.write(sealed.path.with_suffix(".sizes.txt"), packed) if order.sizes else None
-    log.info("%s", report(sealed, time.monotonic() - start, papers.companion, rows))
-    return f"{sealed.sha256}  {sealed.path}"
+    return sealed, papers.companion, rows
 
 
 def signing_key(given: str, old: str) -> seal.SealKey:
