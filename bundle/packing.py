@@ -339,6 +339,7 @@ def _pack(cache: Cache, image: Image, fact: Mapping[str, Any], reference: str) -
         layers=tuple(layer.blob for layer in kept),
         diff_ids=diff_ids,
         size=sum(layer.size for layer in kept),
+        sizes=tuple(layer.size for layer in kept),
     )
     blobs = {digest: cache.blob(digest) for digest in (manifest, config, *sealed.layers)}
     return PackedImage(image=sealed, blobs=blobs)

@@ -242,7 +242,9 @@ def _check_unpacked(manifest: Any) -> None:
         raise ValueError("unpacked")
     for image in manifest["images"]:
         packed = sum(sizes["blobs/" + layer.replace(":", "/")] for layer in image["layers"])
-        if type(image["size"]) is not int or image["size"] > MAX_RATIO * packed:
+        each = image.get("sizes") or [image["size"]]
+        sound = all(type(size) is int and size >= 0 for size in each)
+        if not sound or sum(each) != image["size"] or image["size"] > MAX_RATIO * packed:
             raise ValueError(f"size of the image {image['name']}")
 
 

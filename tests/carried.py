@@ -93,6 +93,7 @@ def image(folder: Path, name: str, version: str, layers: Sequence[Layer]) -> Pac
         layers=tuple(one.blob.digest for one in layers),
         diff_ids=tuple(one.diff_id for one in layers),
         size=sum(one.size for one in layers),
+        sizes=tuple(one.size for one in layers),
     )
     blobs = (top, config, *(one.blob for one in layers))
     return PackedImage(image=sealed, blobs={blob.digest: blob.path for blob in blobs})

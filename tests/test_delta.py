@@ -12,7 +12,7 @@ import pytest
 from bundle import delta, manifest, seal, unpack, unseal
 from bundle.delta import Inventory, Layer, Store, Wheel
 from bundle.errors import ConfigError
-from bundle.manifest import SealedImage
+from bundle.manifest import Manifest, Member, SealedImage, blob_path
 from bundle.workflows.connected import newest_bundle, read_inventory
 from tests import bundles
 
@@ -45,6 +45,44 @@ def stocked(store: Store, *images: str) -> Inventory:
 
 def left(inventory: Inventory, *images: SealedImage) -> set[str]:
     return {bytes.fromhex(one[7:]).decode()[1] for one in delta.present(inventory, images)}
+
+
+def release(*images: SealedImage) -> Manifest:
+    """A release of `images` whose layer `x` travels as 10 bytes."""
+    blobs = sorted({blob for one in images for blob in one.layers})
+    members = (Member(path=blob_path(blob), size=10, sha256=blob[7:]) for blob in blobs)
+    rest: dict[str, Any] = dict.fromkeys(
+        ("version", "arch", "created", "expires", "checker_sha256"), ""
+    )
+    return Manifest(**rest, counter=1, mtime=1, images=images, wheels={}, members=tuple(members))
+
+
+@pytest.mark.parametrize(
+    ("inventory", "needed"),
+    [
+        (("graphdriver",), 4 * 10 + 100 + 200 + 400 + 800),  # a and b are in both images, once
+        (("containerd",), 4 * 10 + 100 + 200 + 400 + 800),
+        (("graphdriver", "ab"), 2 * 10 + 400 + 800),
+        (("containerd", "abc"), 10 + 800),
+        (("graphdriver", "abc", "abd"), 0),
+        (("graphdriver", "nbc"), 4 * 10 + 100 + 200 + 400 + 800),  # another base: nothing is there
+        (("containerd", "nbc"), 2 * 10 + 100 + 200 + 400 + 800),  # b and c are, but not unpacked so
+    ],
+)
+def test_room_counts_each_layer_once_and_none_that_is_there(
+    inventory: tuple[Any, ...], needed: int
+) -> None:
+    one = dataclasses.replace(image("x", *"abc"), size=700, sizes=(100, 200, 400))
+    two = dataclasses.replace(image("y", *"abd"), size=1100, sizes=(100, 200, 800))
+    assert delta.room(release(one, two), stocked(*inventory), (one, two)) == needed
+
+
+def test_room_of_a_layer_on_two_bases_is_counted_twice_unpacked() -> None:
+    one = dataclasses.replace(image("x", *"ac"), size=500, sizes=(100, 400))
+    two = dataclasses.replace(image("y", *"bc"), size=600, sizes=(200, 400))
+    here = stocked("containerd")
+    assert delta.room(release(one, two), here, (one, two)) == 3 * 10 + 100 + 200 + 2 * 400
+    assert delta.room(release(one, two), here, (one,)) == 2 * 10 + 100 + 400
 
 
 @pytest.mark.parametrize("store", ["graphdriver", "containerd", "registry"])
