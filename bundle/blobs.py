@@ -12,8 +12,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle.host import write_file
@@ -40,12 +40,14 @@ class Kept:
 class Cache:
     """Frozen blobs by digest, and which blob a layer (by the engine's diffID) or an image (by engine ID) became.
 
-    With an `epoch`, layers are brought into the form of `layers`; without, they stay as the engine has them.
+    With an `epoch`, layers are brought into the form of `layers`; without, they stay as the engine has them, but for
+    those in `ours`: the engine's diffIDs of layers that are packed already, and what they became.
     """
 
     root: Path
     level: int = LEVEL
     epoch: int | None = None
+    ours: Mapping[str, Kept] = field(default_factory=dict)
 
     @property
     def form(self) -> str:
@@ -79,6 +81,18 @@ class Cache:
         kept = self._look(self.configs, image_id)
         return kept.blob if kept else ""
 
+    def stands_for(self, diff_ids: Sequence[str]) -> list[Kept | None]:
+        """What travels for each of the engine's layers `diff_ids`."""
+        return [self.ours.get(diff_id) or self.layer(diff_id) for diff_id in diff_ids]
+
+    def config_of(self, image_id: str, kept: Sequence[Kept | None]) -> str:
+        """The digest of the configuration that the engine's image `image_id` has with the layers `kept`, if known."""
+        digest = self.config(image_id)
+        if not digest or None in kept:
+            return ""
+        named = json.loads(self.blob(digest).read_bytes())["rootfs"]["diff_ids"]
+        return digest if named == [layer.diff_id for layer in kept if layer] else ""
+
     def _look(self, kind: str, digest: str) -> Kept | None:
         try:
             kept = Kept(**json.loads(self.note(kind, digest).read_text("utf-8")))
@@ -107,9 +121,16 @@ class Cache:
         write_file(path, json.dumps(vars(kept)).encode())
 
 
-def rewrite_config(raw: bytes, diff_ids: Sequence[str], epoch: int) -> bytes:
-    """The image configuration `raw` for layers of other digests, with one time and without what an engine adds."""
+def rewrite_config(raw: bytes, diff_ids: Sequence[str], epoch: int | None) -> bytes:
+    """The image configuration `raw` for layers of other digests, with one time and without what an engine adds.
+
+    Without an `epoch` nothing but the layers is changed.
+    """
     old = json.loads(raw)
+    if epoch is None:
+        same = old["rootfs"]["diff_ids"] == list(diff_ids)
+        old["rootfs"]["diff_ids"] = list(diff_ids)
+        return raw if same else json.dumps(old, separators=(",", ":"), ensure_ascii=False).encode()
     moment = datetime.datetime.fromtimestamp(epoch, datetime.timezone.utc)
     created = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
     new = {key: old[key] for key in CONFIG_KEYS if key in old}

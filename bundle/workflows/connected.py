@@ -82,7 +82,9 @@ def seal_all(
         built = images.build_all(conf, engine, here)
     with step(say("layers, compressed once", "레이어 (한 번만 압축)")):
         packed = pack(here, conf, engine, built)
-        packed += packing.export_blobs(more, engine, conf.cache, conf.compression_level)
+        ours = {layer: kept for image in packed for layer, kept in image.became.items()}
+        level = conf.compression_level
+        packed += packing.export_blobs(more, engine, conf.cache, level, ours=ours)
     with step(say("wheels of this tool for every Python", "각 파이썬용 도구 휠")):
         wheels = carry.collect(here / "requirements" / "tool.lock", conf.cache, arch)
     desk = documents.open_desk(conf, engine, here, __version__, created(here))
