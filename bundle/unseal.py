@@ -235,8 +235,7 @@ def _check_member(member: dict[str, Any], seen: set[str]) -> None:
 
 def _check_unpacked(manifest: Any) -> None:
     """What is said to come out of wheels and layers must be in a sound relation to what goes in."""
-    parts = [*manifest["members"], *manifest.get("needs", [])]
-    sizes = {part["path"]: part["size"] for part in parts}
+    sizes = {m["path"]: m["size"] for m in [*manifest["members"], *manifest.get("needs", [])]}
     wheels = sum(size for path, size in sizes.items() if path.startswith("wheels/"))
     if type(manifest["unpacked"]) is not int or manifest["unpacked"] > MAX_RATIO * wheels:
         raise ValueError("unpacked")
