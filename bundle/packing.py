@@ -53,17 +53,18 @@ def export_blobs(
     *,
     epoch: int | None = None,
     names: Mapping[str, str] | None = None,
-    ours: Mapping[str, Kept] | None = None,
+    below: Sequence[PackedImage] = (),
 ) -> tuple[PackedImage, ...]:
     """The blobs of `images`, exported and compressed where `cache` misses them.
 
-    `epoch` is the time that normalised layers bear; without it layers stay as they are, but for those that are among
-    `ours`: what packed images `became`. `names` says how images are called where they run (image name → reference);
+    `epoch` is the time that normalised layers bear; without it layers stay as they are, but for those of the
+    images `below`, which are packed already. `names` says how images are called where they run (image name → reference);
     without it as in this engine.
 
     Raises PreconditionError when an image or zstd is not there, CommandError when the export fails.
     """
-    kept = Cache(root=cache, level=level, epoch=epoch, ours=ours or {})
+    ours = {layer: kept for one in below for layer, kept in one.became.items()}
+    kept = Cache(root=cache, level=level, epoch=epoch, ours=ours)
     facts = {image.reference: _facts(engine, image) for image in images}
     missing = [reference for reference, fact in facts.items() if not _is_cached(kept, fact)]
     if missing:

@@ -81,10 +81,7 @@ def seal_all(
     with step(say("images, from locked inputs", "이미지 (잠긴 입력에서)")):
         built = images.build_all(conf, engine, here)
     with step(say("layers, compressed once", "레이어 (한 번만 압축)")):
-        packed = pack(here, conf, engine, built)
-        ours = {layer: kept for image in packed for layer, kept in image.became.items()}
-        level = conf.compression_level
-        packed += packing.export_blobs(more, engine, conf.cache, level, ours=ours)
+        packed = pack(here, conf, engine, built, more)
     with step(say("wheels of this tool for every Python", "각 파이썬용 도구 휠")):
         wheels = carry.collect(here / "requirements" / "tool.lock", conf.cache, arch)
     desk = documents.open_desk(conf, engine, here, __version__, created(here))
@@ -142,17 +139,23 @@ def file_form(split: str, parts: str) -> cutting.Form:
 
 
 def pack(
-    here: Path, conf: config.BundleConfig, engine: Engine, built: Sequence[Image]
+    here: Path,
+    conf: config.BundleConfig,
+    engine: Engine,
+    built: Sequence[Image],
+    more: Sequence[Image] = (),
 ) -> tuple[packing.PackedImage, ...]:
-    """The blobs of the images that were `built` here, called as the services run them."""
-    return packing.export_blobs(
+    """The blobs of the images that were `built` here, called as the services run them, and `more` of the site's own."""
+    level = conf.compression_level
+    packed = packing.export_blobs(
         built,
         engine,
         conf.cache,
-        conf.compression_level,
+        level,
         epoch=recipes.read_recipes(here).epoch,
         names={image.name: f"{PRODUCT}/{image.name}:{__version__}" for image in built},
     )
+    return packed + packing.export_blobs(more, engine, conf.cache, level, below=packed)
 
 
 def read_inventory(path: Path, arch: str) -> delta.Inventory:

@@ -102,9 +102,8 @@ def test_image_on_one_of_ours_carries_our_layers_once(site: Site, tmp_path: Path
     cache = tmp_path / "cache"
     alone = packing.export_blobs([judge], site.engine, cache, 3)
     ours = packing.export_blobs([base], site.engine, cache, 3, epoch=1_700_000_000)
-    became = ours[0].became
-    onto = packing.export_blobs([judge], site.engine, cache, 3, ours=became)
-    assert onto == packing.export_blobs([judge], site.engine, cache, 3, ours=became)  # cached
+    onto = packing.export_blobs([judge], site.engine, cache, 3, below=ours)
+    assert onto == packing.export_blobs([judge], site.engine, cache, 3, below=ours)  # cached
     assert alone == packing.export_blobs([judge], site.engine, cache, 3)  # of another bundle
     plain, thin = alone[0].image, onto[0].image
     assert plain.diff_ids == judge.layers
