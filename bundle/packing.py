@@ -57,8 +57,8 @@ def export_blobs(
 ) -> tuple[PackedImage, ...]:
     """The blobs of `images`, exported and compressed where `cache` misses them.
 
-    `epoch` is the time that normalised layers bear; without it layers stay as they are, but for those of the
-    images `below`, which are packed already. `names` says how images are called where they run (image name → reference);
+    `epoch` is the time that normalised layers bear; without it layers stay as they are, but for those of the images
+    `below`, which are packed already. `names` says how images are called where they run (image name → reference);
     without it as in this engine.
 
     Raises PreconditionError when an image or zstd is not there, CommandError when the export fails.
