@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bundle import delta, manifest, seal, unpack, unseal
+from bundle.cutting import Form
 from bundle.delta import Inventory, Layer, Store, Wheel
 from bundle.errors import ConfigError
 from bundle.manifest import Manifest, Member, SealedImage, blob_path
@@ -277,13 +278,18 @@ def test_delta_of_a_wrong_form_is_refused(
         unseal.parse_manifest(json.dumps(data).encode())
 
 
-def test_wheels_outlive_the_bundle_and_serve_the_delta(full: bundles.Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", [0, 60_000], ids=["file", "parts"])
+def test_wheels_outlive_the_bundle_and_serve_the_delta(
+    full: bundles.Made, tmp_path: Path, split: int
+) -> None:
     root = tmp_path / "root"
     data = unseal.read_manifest(full.path)
     unpack.unpack(full.path, data, root, {"sha256_manifest": "1"})
     stored = [path.name for path in (root / "wheels").iterdir()]
     assert stored == [part["sha256"] for part in data["members"] if part["path"][:7] == "wheels/"]
-    made = bundles.make(tmp_path / "made", base=inventory_of(full, tmp_path), version="1.1")
+    base, form = inventory_of(full, tmp_path), Form(split=split)
+    made = bundles.make(tmp_path / "made", base=base, version="1.1", form=form)
+    assert (len(unseal.parts_of(made.path)) > 1) == bool(split)
     home = unpack.unpack(made.path, unseal.read_manifest(made.path), root, {"sha256_manifest": "2"})
     assert (home / ".venv/bin/demo").exists()
     assert [path.name for path in (root / "wheels").iterdir()] == stored
