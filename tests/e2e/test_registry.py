@@ -140,6 +140,10 @@ def test_stack_comes_back_without_its_registry(host: ClosedHost, hub: Hub) -> No
     host.engine_up()
     host.run(["sh", "-c", UNTIL_GREEN], timeout=150)
     invoke(host, "install --yes")  # everything is in the engine
+    told = invoke(host, "inventory --out /root/none.json 2>&1; echo exit=$?")
+    assert told.rstrip().endswith("exit=3"), told
+    assert "does not answer" in told
+    assert not (host.root / "root/none.json").exists()
     names = [line.split()[0] for line in before.splitlines()]
     after = host.run(["sh", "-c", IMAGES], timeout=20).splitlines()
     assert [line.split()[0] for line in after] == names
