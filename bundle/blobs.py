@@ -20,7 +20,7 @@ from bundle.host import write_file
 from bundle.layers import FORM
 from bundle.manifest import blob_path
 
-LEVEL = 6
+LEVEL = 4
 LARGEST = 4 << 30  # of all blobs in a cache
 KINDS = ("layers*", "configs*")  # of notes
 CONFIG_KEYS = ("architecture", "variant", "os", "os.version", "os.features", "author", "config")
