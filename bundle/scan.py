@@ -25,7 +25,7 @@ from typing import IO, cast
 
 from bundle import leaks, streams
 from bundle.errors import BROKEN_ARCHIVE, CommandError, IntegrityError, Problem
-from bundle.host import write_file
+from bundle.host import keep_newest, write_file
 from bundle.leaks import Allowed, Find, Rule
 from bundle.run import Progress, describe_exit, popen
 from bundle.words import say
@@ -37,6 +37,7 @@ SHORTEST_NEEDLE = 3
 DEEPEST = 3  # archives in archives
 IN_MEMORY, LARGEST = 8 << 20, 4 << 30
 MOST_SHOWN = 40
+KEPT = 12  # sets of rules whose results are kept
 AT_ONCE = 2  # members; more would only wait for this process
 CLOSED = "an archive that cannot be looked into"
 
@@ -60,9 +61,14 @@ class Scanner:
     rules: Sequence[Rule]
     notes: Path
 
+    @property
+    def folder(self) -> Path:
+        """Where the results under these rules lie."""
+        return self.notes / leaks.rules_key(self.rules)
+
     def note(self, sha256: str) -> Path:
         """Where it is written what was found in the member `sha256`."""
-        return self.notes / leaks.rules_key(self.rules) / f"{sha256}.json"
+        return self.folder / f"{sha256}.json"
 
     def known(self, sha256: str) -> tuple[Find, ...] | None:
         """What was found in the member `sha256`; None when it was not read."""
@@ -87,6 +93,9 @@ def scan(
     Raises IntegrityError naming each member, and the file inside it, that has what must not travel.
     """
     scanner = Scanner(rules=rules, notes=notes)
+    scanner.folder.mkdir(parents=True, exist_ok=True)
+    os.utime(scanner.folder)
+    keep_newest(notes.iterdir(), KEPT)
     finds: dict[str, tuple[Find, ...]] = {}
     fresh = []
     for member in members:
