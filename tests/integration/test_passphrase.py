@@ -61,8 +61,8 @@ def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def on_terminal(key: Path, typed: bytes, *options: str) -> Seen:
-    """Start the task on a terminal of its own and type `typed` when it asks for a passphrase."""
+def on_terminal(key: Path, *typed: bytes, options: tuple[str, ...] = ()) -> Seen:
+    """Start the task on a terminal of its own and type one of `typed` each time when it asks."""
     command = [sys.executable, "-m", "invoke", "bundle", "--sign-key", str(key), "--split", "x"]
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -75,15 +75,14 @@ def on_terminal(key: Path, typed: bytes, *options: str) -> Seen:
         preexec_fn=_own_terminal,
     ) as child:
         os.close(theirs)
-        shown, asked, deadline = b"", False, time.monotonic() + 60
+        shown, left, deadline = b"", list(typed), time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 shown += os.read(ours, 4096)
             except OSError:  # the other side is closed
                 break
-            if not asked and shown.rstrip().endswith(b":"):
-                asked = True
-                os.write(ours, typed)
+            if left and shown.endswith(b": "):
+                os.write(ours, left.pop(0))
         code = child.wait(20)
     os.close(ours)
     return Seen(code=code, text=shown.decode())
@@ -113,13 +112,23 @@ def test_passphrase_is_asked_for_on_a_terminal(
 
 
 def test_it_is_asked_for_in_korean(locked: Path) -> None:
-    seen = on_terminal(locked, RIGHT.encode() + b"\n", "--lang", "ko")
+    seen = on_terminal(locked, RIGHT.encode() + b"\n", options=("--lang", "ko"))
     assert f"{locked}의 암호: " in seen.text
     assert "크기가 아닙니다" in seen.text
 
 
+def test_each_key_of_a_rotation_is_asked_for(locked: Path, tmp_path: Path) -> None:
+    new = load_key(tmp_path / "new.key", make=True, ask=lambda _: b"another word").path
+    seen = on_terminal(
+        new, b"another word\n", RIGHT.encode() + b"\n", options=("--old-key", str(locked))
+    )
+    asked = [seen.text.index(f"passphrase of {key}: ") for key in (new, locked)]
+    assert asked == sorted(asked)
+    assert NO_SIZE in seen.text
+
+
 def test_plain_key_is_not_asked_for(locked: Path) -> None:
-    seen = on_terminal(locked.with_name("plain.key"), b"")
+    seen = on_terminal(locked.with_name("plain.key"))
     assert "passphrase" not in seen.text
     assert NO_SIZE in seen.text
 
