@@ -173,19 +173,47 @@ def look_into(
         words = (name, entry.linkname, entry.uname, entry.gname)
         names[name] = names.get(name, b"") + "\n".join(words).encode("utf-8", "replace") + b"\n"
         file = archive.extractfile(entry) if entry.isreg() else None
-        if file and (spots is None or _is_touched(entry, spots)):
+        if file and spots is None:
             yield from look(file, name, rules)
-        elif file and (start := file.read(len(XZ))).startswith(PACKED):
-            yield from look(cast("IO[bytes]", _Again(start, file)), name, rules)
+        elif file and spots is not None:
+            start = file.read(len(XZ))
+            if start.startswith(PACKED):
+                yield from look(cast("IO[bytes]", _Again(start, file)), name, rules)
+            else:
+                windows = _windows(entry, spots)
+                yield from _named(_hits_in(windows, start, file, rules), name)
     if hits(b"".join(names.values()), [replace(rule, pattern=None) for rule in rules]):
         for name, text in names.items():
             yield from _named(hits(text, rules), name)
 
 
-def _is_touched(entry: tarfile.TarInfo, spots: Sequence[tuple[int, int]]) -> bool:
-    """Whether a needle, or a part of one, lies in the content of `entry`."""
-    place = bisect_left(spots, entry.offset_data, key=lambda spot: spot[1])
-    return place < len(spots) and spots[place][0] < entry.offset_data + entry.size
+def _windows(entry: tarfile.TarInfo, spots: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The stretches of the content of `entry` that must be looked at: around each needle what patterns look at."""
+    begin, end, found = entry.offset_data, entry.offset_data + entry.size, list[tuple[int, int]]()
+    for first, last in spots[bisect_left(spots, begin, key=lambda spot: spot[1]) :]:
+        if first >= end:
+            break
+        window = max(first - begin - OVERLAP, 0), min(last - begin + OVERLAP, entry.size)
+        if found and found[-1][1] >= window[0]:
+            window = found.pop()[0], window[1]
+        found.append(window)
+    return found
+
+
+def _hits_in(
+    windows: Iterable[tuple[int, int]], start: bytes, file: IO[bytes], rules: Sequence[Rule]
+) -> set[tuple[str, str]]:
+    """What is found in `windows` of a file, whose `start` was read already."""
+    found, at = set[tuple[str, str]](), len(start)
+    for first, last in windows:
+        while at < first and (chunk := file.read(min(CHUNK, first - at))):
+            at += len(chunk)
+        kept = start[first:last]
+        found |= hits(kept, rules)
+        while at < last and (chunk := file.read(min(CHUNK, last - at))):
+            found |= hits(kept + chunk, rules)
+            kept, at = (kept + chunk)[-OVERLAP:], at + len(chunk)
+    return found
 
 
 def find_needles(layer: Path, rules: Sequence[Rule]) -> list[tuple[int, int]] | None:
