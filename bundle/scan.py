@@ -1,7 +1,6 @@
 """The last look before the seal: every member, every file inside layers and wheels, for what must not travel.
 
-Streams; a member is read once for the same rules, since what was found in it is kept by its digest. In a layer grep
-says where needles are, many times faster than we could; only files there, and those that pack others, are looked at.
+Streams; a member is read once for the same rules, since what was found in it is kept by its digest.
 """
 
 from __future__ import annotations
@@ -12,33 +11,27 @@ import io
 import json
 import lzma
 import os
-import re
 import tarfile
 import tempfile
 import zipfile
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
 from bundle import leaks, streams
-from bundle.errors import BROKEN_ARCHIVE, CommandError, IntegrityError, Problem
+from bundle.errors import BROKEN_ARCHIVE, IntegrityError, Problem
 from bundle.host import keep_newest, write_file
 from bundle.leaks import Allowed, Find, Rule
-from bundle.run import Progress, describe_exit, popen
+from bundle.run import Progress
 from bundle.words import say
 
 CHUNK, OVERLAP = 4 << 20, 8 << 10
 ZSTD, ZIP, GZIP, XZ = b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00"
-PACKED = (ZIP, GZIP, XZ)
-SHORTEST_NEEDLE = 3
 DEEPEST = 3  # archives in archives
 IN_MEMORY, LARGEST = 8 << 20, 4 << 30
 MOST_SHOWN = 40
 KEPT = 12  # sets of rules whose results are kept
-AT_ONCE = 2  # members; more would only wait for this process
 CLOSED = "an archive that cannot be looked into"
 
 Tick = Callable[[int], None]
@@ -105,15 +98,10 @@ def scan(
         else:
             finds[member.path] = known
     progress = Progress(say("looking for secrets", "비밀 값 검사"), sum(m.size for m in fresh))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        try:
-            read = pool.map(lambda member: tuple(sorted(set(read_member(member, rules)))), fresh)
-            for member, found in zip(fresh, read, strict=True):
-                finds[member.path] = found
-                scanner.keep(member.sha256, found)
-                progress.add(member.size)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    for member in fresh:
+        finds[member.path] = tuple(sorted(set(read_member(member, rules))))
+        scanner.keep(member.sha256, finds[member.path])
+        progress.add(member.size)
     progress.close()
     left = leaks.remaining(finds, allowed)
     if left:
@@ -155,90 +143,21 @@ def read_member(member: Travelling, rules: Sequence[Rule]) -> Iterator[Find]:
         if not layer:
             yield from look(file, "", rules, itself=True)
     if layer:
-        spots = find_needles(content, rules)
         with streams.layer(content) as archive:
-            yield from look_into(archive, rules, spots)
+            yield from look_into(archive, rules)
 
 
-def look_into(
-    archive: tarfile.TarFile, rules: Sequence[Rule], spots: Sequence[tuple[int, int]] | None = None
-) -> Iterator[Find]:
-    """Everything that is found in a layer: in names, links, owners' names and files.
-
-    `spots` are first and last byte of each needle in the stream; without them all files are looked at.
-    """
-    names = dict[str, bytes]()
+def look_into(archive: tarfile.TarFile, rules: Sequence[Rule]) -> Iterator[Find]:
+    """Everything that is found in a layer: in names, links, owners' names and files."""
     for entry in archive:
         name = entry.name.removeprefix("./")
-        words = (name, entry.linkname, entry.uname, entry.gname)
-        names[name] = names.get(name, b"") + "\n".join(words).encode("utf-8", "replace") + b"\n"
+        words = "\n".join((name, entry.linkname, entry.uname, entry.gname)).encode(
+            "utf-8", "replace"
+        )
+        yield from _named(hits(words, rules), name)
         file = archive.extractfile(entry) if entry.isreg() else None
-        if file and spots is None:
+        if file:
             yield from look(file, name, rules)
-        elif file and spots is not None:
-            start = file.read(len(XZ))
-            if start.startswith(PACKED):
-                yield from look(cast("IO[bytes]", _Again(start, file)), name, rules)
-            else:
-                windows = _windows(entry, spots)
-                yield from _named(_hits_in(windows, start, file, rules), name)
-    if hits(b"".join(names.values()), [replace(rule, pattern=None) for rule in rules]):
-        for name, text in names.items():
-            yield from _named(hits(text, rules), name)
-
-
-def _windows(entry: tarfile.TarInfo, spots: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The stretches of the content of `entry` that must be looked at: around each needle what patterns look at."""
-    begin, end, found = entry.offset_data, entry.offset_data + entry.size, list[tuple[int, int]]()
-    for first, last in spots[bisect_left(spots, begin, key=lambda spot: spot[1]) :]:
-        if first >= end:
-            break
-        window = max(first - begin - OVERLAP, 0), min(last - begin + OVERLAP, entry.size)
-        if found and found[-1][1] >= window[0]:
-            window = found.pop()[0], window[1]
-        found.append(window)
-    return found
-
-
-def _hits_in(
-    windows: Iterable[tuple[int, int]], start: bytes, file: IO[bytes], rules: Sequence[Rule]
-) -> set[tuple[str, str]]:
-    """What is found in `windows` of a file, whose `start` was read already."""
-    found, at = set[tuple[str, str]](), len(start)
-    for first, last in windows:
-        while at < first and (chunk := file.read(min(CHUNK, first - at))):
-            at += len(chunk)
-        kept = start[first:last]
-        found |= hits(kept, rules)
-        while at < last and (chunk := file.read(min(CHUNK, last - at))):
-            found |= hits(kept + chunk, rules)
-            kept, at = (kept + chunk)[-OVERLAP:], at + len(chunk)
-    return found
-
-
-def find_needles(layer: Path, rules: Sequence[Rule]) -> list[tuple[int, int]] | None:
-    """First and last byte of each needle in the uncompressed `layer`, in order; None when grep cannot look for them.
-
-    It gets them, some are secrets, from memory by a file that has no name. Of needles that it cannot take in one line,
-    it looks for the longest piece.
-
-    Raises CommandError when that fails.
-    """
-    needles = {max(re.split(rb"[\n\0]", one), key=len) for rule in rules for one in rule.needles}
-    if min(map(len, needles), default=0) < SHORTEST_NEEDLE:
-        return None
-    with os.fdopen(os.memfd_create("needles"), "wb") as file, streams.plain(layer) as plain:
-        file.write(b"\n".join(sorted(needles)) + b"\n")
-        file.flush()
-        listed = f"/proc/{os.getpid()}/fd/{file.fileno()}"
-        command = ["env", "LC_ALL=C", "grep", "--text", "--null-data", "--fixed-strings"]
-        command += ["--only-matching", "--byte-offset", f"--file={listed}"]
-        with popen(command, stdin=plain) as grep:
-            out = grep.communicate()[0]
-        if grep.returncode not in (0, 1):
-            raise CommandError(f"reading {layer.name}: grep {describe_exit(grep.returncode)}")
-    found = (line.partition(b":") for line in out.split(b"\0")[:-1])
-    return [(int(at), int(at) + len(text) - 1) for at, _, text in found]
 
 
 def hits(data: bytes, rules: Iterable[Rule]) -> set[tuple[str, str]]:
@@ -260,7 +179,7 @@ def look(
     """
     digest, kept, found = hashlib.sha256(), b"", set[tuple[str, str]]()
     chunk = file.read(CHUNK)
-    packed = depth < DEEPEST and chunk.startswith(PACKED)
+    packed = depth < DEEPEST and chunk.startswith((ZIP, GZIP, XZ))
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as spool:
         while chunk:
             digest.update(chunk)
@@ -312,18 +231,6 @@ def _unzip(spool: IO[bytes], inside: str, rules: Sequence[Rule], depth: int) -> 
 
 class _TooLargeError(Exception):
     """More comes out of an archive than anyone looks at."""
-
-
-class _Again(io.RawIOBase):
-    """A stream of which the `start` was read already."""
-
-    def __init__(self, start: bytes, rest: IO[bytes]) -> None:
-        self.start, self.rest = start, rest
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes."""
-        start, self.start = self.start, b""
-        return start or self.rest.read(size)
 
 
 class _Limited(io.RawIOBase):
