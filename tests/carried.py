@@ -15,7 +15,7 @@ from typing import Any
 
 from bundle import delta, manifest, seal
 from bundle.cutting import Form
-from bundle.manifest import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Manifest, SealedImage
+from bundle.manifest import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Added, Manifest, SealedImage
 from bundle.packing import PackedImage
 from tests import bundles
 
@@ -113,8 +113,9 @@ def carry(
     images: Mapping[str, Sequence[Layer]],
     base: delta.Inventory | None = None,
     form: Form = seal.ONE_FILE,
+    added: Added = seal.NOTHING,
 ) -> Carried:
-    """Seal `images` (name → layers) as the bundle `version` in `folder`; with `base` as a delta."""
+    """Seal `images` (name → layers) and what a site `added` as the bundle `version`; with `base` as a delta."""
     folder.mkdir(parents=True, exist_ok=True)
     sealed = seal.write_bundle(
         out=folder / "dist",
@@ -127,5 +128,6 @@ def carry(
         key=seal.load_key(folder / "sign.key", make=True),
         base=base,
         form=form,
+        added=added,
     )
     return Carried(path=sealed.path, manifest=manifest.read(sealed.path))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import rehearse
+from bundle import manifest, rehearse
 from bundle.errors import CommandError
 from bundle.run import run
 from tests.e2e.stack import Sealed, Stack
@@ -62,6 +62,12 @@ def judge(stack: Stack, *command: str) -> str:
     """Run a command in the service's container."""
     name = stack.containers()["extra-judge"].name
     return stack.host.run(["docker", "exec", name, *command], timeout=60)
+
+
+def test_layers_of_ours_below_it_travel_once(judged: Sealed) -> None:
+    images = {one.name: one for one in manifest.read(judged.path).images}
+    ours = images["ops"].layers
+    assert images["extra/judge"].layers[: len(ours)] == ours
 
 
 def test_its_run_is_in_both_trackers(other: Stack) -> None:
