@@ -52,6 +52,16 @@ def test_images_cross_and_a_second_time_nothing_is_asked(lab: Lab, full: Carried
     assert len(lab.look(full.manifest).blobs) == 5
 
 
+def test_layer_that_images_share_is_unpacked_once(lab: Lab, full: Carried) -> None:
+    """The containerd store would do it again for each image; a graph driver has nothing to tell here."""
+    with lab.unpacking() as found:
+        assert lab.take(full.path)["code"] == 0
+    chains = {chain for image in full.manifest.images for chain in image.chains}
+    assert len(chains) == 5
+    assert len(found) == len(set(found)) == (len(chains) if lab.kind == "containerd" else 0)
+    assert lab.right(full.manifest)
+
+
 def test_delta_brings_the_images_of_the_full_bundle(
     lab: Lab, full: Carried, layers: dict[str, Layer], tmp_path: Path
 ) -> None:
