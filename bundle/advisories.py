@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bundle.components import SUITES, Component, Inventory
+from bundle.components import SUITES, Component, Inventory, debian
 from bundle.errors import BROKEN_ARCHIVE, ConfigError
 from bundle.sbom import moment
 from bundle.versions import COMPARE, sort_key
@@ -123,10 +123,15 @@ def look_up(inventory: Inventory, path: Path) -> tuple[Database, tuple[Finding, 
 def _wanted(inventory: Inventory) -> dict[tuple[str, str], list[Component]]:
     """The components by ecosystem and the name that advisories use: Debian's are about source packages."""
     found: dict[tuple[str, str], list[Component]] = {}
-    for component in inventory.components:
-        name = component.source or component.name if component.kind == "deb" else component.name
-        found.setdefault((ECOSYSTEMS[component.kind], name), []).append(component)
+    for one in (c for c in inventory.components if is_looked_up(c, inventory)):
+        name = one.source or one.name if one.kind == "deb" else one.name
+        found.setdefault((ECOSYSTEMS[one.kind], name), []).append(one)
     return found
+
+
+def is_looked_up(component: Component, inventory: Inventory) -> bool:
+    """Whether a record could be about it: of systems only the images' own release of Debian is known here."""
+    return component.kind not in ("deb", "apk") or component.system in ("", debian(inventory.suite))
 
 
 def _records(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -296,7 +301,7 @@ def report(
             "sha256": database.sha256,
             "records": dict(database.records),
         },
-        "statement": statement(database, findings),
+        "statement": statement(database, findings) + passed_over(inventory),
         "findings": [_as_dict(finding) for finding in findings],
     }
 
@@ -308,6 +313,14 @@ def statement(database: Database, findings: tuple[Finding, ...]) -> str:
     if not missing:
         return known
     return f"{known} It holds no record for {', '.join(missing)}: those packages were not checked."
+
+
+def passed_over(inventory: Inventory) -> str:
+    """What of a site's images no record is compared with."""
+    systems = {c.system for c in inventory.components if not is_looked_up(c, inventory)}
+    words = [f"packages of {system}" for system in sorted(systems)]
+    words += [f"the image {name}, which lists no packages" for name in inventory.unread]
+    return f" Of the site's images these were not checked: {', '.join(words)}." if words else ""
 
 
 def _as_dict(finding: Finding) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.engine import CLOSED_HOST_PACKAGES
-from bundle.host import write_file
+from bundle.host import keep_newest, write_file
 from bundle.run import run, step
 
+ARCHIVES = 3  # that are kept: half a gigabyte each
 SUITE = "trixie"
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
@@ -36,6 +37,7 @@ def archive(cache: Path, mirror: str, *, systemd: bool = False) -> Path:
     key = hashlib.sha256("\n".join((SUITE, mirror, *packages)).encode()).hexdigest()[:12]
     kept = cache / f"closed-root-{key}.tar"
     if kept.exists():
+        os.utime(kept)
         return kept
     cache.mkdir(parents=True, exist_ok=True)
     work = cache / f".closed-root-{os.getpid()}"
@@ -48,6 +50,7 @@ def archive(cache: Path, mirror: str, *, systemd: bool = False) -> Path:
                 timeout=600,
             )
             part.replace(kept)
+        keep_newest(cache.glob("closed-root-*.tar"), ARCHIVES)
     finally:
         run(["rm", "-rf", "--one-file-system", str(work)], timeout=600)
     return kept

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import quote
 
-Kind = Literal["deb", "pypi", "golang"]
+Kind = Literal["deb", "apk", "pypi", "golang"]
 TOOL = "tool"  # the place of the wheels that travel beside the images
 SITE = "site"  # the place of the wheels that a site added
 BESIDE = (TOOL, SITE)
@@ -47,7 +47,8 @@ class Facts:
 class Component:
     """One package in one version, and the images (or `tool`, `site`: beside them) that it is in.
 
-    `sha256` is the digest of the file that was fetched; `h1` is Go's sum of a module.
+    `sha256` is the digest of the file that was fetched; `h1` is Go's sum of a module. `system` (like debian-13) is
+    that of a site's own image, which says itself that it has the package; empty: it is one of ours.
     """
 
     kind: Kind
@@ -61,6 +62,7 @@ class Component:
     licence: str = ""
     stated: str = ""
     texts: tuple[Text, ...] = ()
+    system: str = ""
     places: tuple[str, ...] = ()
 
     @property
@@ -69,24 +71,32 @@ class Component:
         text = f"{self.kind}-{self.name}-{self.version}"
         if self.kind == "pypi" and self.sha256:
             text += f"-{self.sha256[:8]}"  # one version has a file for each Python
+        if self.system:
+            text += f"-{self.system}-{self.arch}"
         return re.sub(r"[^A-Za-z0-9.-]", lambda found: f"-{ord(found[0]):x}-", text)
 
     def purl(self, suite: str) -> str:
         """The package URL."""
         version = quote(self.version, safe="~")
-        if self.kind == "deb":
-            release = f"debian-{SUITES.get(suite, suite)}"
-            return f"pkg:deb/debian/{quote(self.name, safe='')}@{version}?arch={self.arch}&distro={release}"
+        if self.kind in ("deb", "apk"):
+            release = self.system or debian(suite)
+            name = f"{release.partition('-')[0]}/{quote(self.name, safe='')}"
+            return f"pkg:{self.kind}/{name}@{version}?arch={self.arch}&distro={release}"
         if self.kind == "pypi":
             return f"pkg:pypi/{self.name}@{version}"
         return f"pkg:golang/{'/'.join(quote(p, safe='') for p in self.name.split('/'))}@{version}"
+
+
+def debian(suite: str) -> str:
+    """The system that Debian's `suite` is, by its number."""
+    return f"debian-{SUITES.get(suite, suite)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
     """Everything that one bundle's images hold; `images` has each one's manifest digest.
 
-    `unread` names the images whose contents are not ours to list: a site's own.
+    Of a site's own images `told` are those that say which packages they have, `unread` those that say nothing.
     """
 
     version: str
@@ -95,7 +105,13 @@ class Inventory:
     suite: str
     images: Mapping[str, str]
     components: tuple[Component, ...]
+    told: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+
+    @property
+    def ours(self) -> tuple[Component, ...]:
+        """What a lock or a file names, whose licence texts travel: all but what a site's images say they have."""
+        return tuple(c for c in self.components if not c.system)
 
     def of(self, place: str, kind: Kind | None = None) -> tuple[Component, ...]:
         """What is in `place`, all or of one kind."""

@@ -300,7 +300,7 @@ def sign_passphrase() -> bytes | None:
     """
     place = os.environ.get("TRACKING_SIGN_PASSPHRASE_FILE")
     if not place:
-        return os.environ.get("TRACKING_SIGN_PASSPHRASE", "").encode() or None
+        return os.environb.get(b"TRACKING_SIGN_PASSPHRASE") or None
     hint = "TRACKING_SIGN_PASSPHRASE_FILE names a file with the passphrase in its first line."
     try:
         line = Path(place).read_bytes().split(b"\n", 1)[0].rstrip(b"\r")

@@ -110,7 +110,12 @@ def width(text: str) -> int:
 
 def ask_secret(what: str) -> bytes | None:
     """What the operator types without its being shown; nothing when nobody is there to type."""
-    return getpass.getpass(f"{what}: ").encode() if sys.stdin.isatty() else None
+    if not sys.stdin.isatty():
+        return None
+    try:
+        return getpass.getpass(f"{what}: ").encode()
+    except EOFError:
+        return None
 
 
 def confirm(question: str, *, yes: bool, ask: Callable[[str], str] = input) -> None:

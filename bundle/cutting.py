@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import re
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,13 +106,38 @@ def check_form(form: Form, *, total: int, head: int, manifest: str) -> None:
         )
 
 
+class Aside:
+    """A digest that is taken in a thread of its own, so that another can be taken of the same bytes meanwhile."""
+
+    def __init__(self) -> None:
+        self._digest, self._waiting = hashlib.sha256(), queue.Queue[bytes](8)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while data := self._waiting.get():
+            self._digest.update(data)
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes, which nobody changes any more."""
+        if data:
+            self._waiting.put(data)
+
+    def hexdigest(self) -> str:
+        """The digest of all; nothing can follow."""
+        if self._thread.is_alive():
+            self._waiting.put(b"")
+            self._thread.join()
+        return self._digest.hexdigest()
+
+
 class Cutter:
     """Takes the bytes of the bundle `path` in order; `.partial` files until `publish`."""
 
     def __init__(self, path: Path, form: Form) -> None:
         self.path, self.form = path, form
         self.parts: list[Part] = []
-        self.whole = hashlib.sha256()
+        self.whole = Aside()
         self.size = 0
         self._file: BinaryIO | None = None
         self._digest, self._room = hashlib.sha256(), 0
@@ -124,7 +151,8 @@ class Cutter:
             if not self._room:
                 self._next()
             piece = view[: self._room]
-            self._digest.update(piece)
+            if self.form.split:  # else the one part is the whole
+                self._digest.update(piece)
             if self._file:
                 self._file.write(piece)
             self._room -= len(piece)
@@ -152,9 +180,8 @@ class Cutter:
         if self.parts:
             size = self.size - sum(part.size for part in self.parts[:-1])
             size = min(size, self.form.split or size)
-            self.parts[-1] = Part(
-                name=self.parts[-1].name, size=size, sha256=self._digest.hexdigest()
-            )
+            digest = self._digest if self.form.split else self.whole
+            self.parts[-1] = Part(name=self.parts[-1].name, size=size, sha256=digest.hexdigest())
 
     def finish(self) -> tuple[Part, ...]:
         """End the last part; all parts."""
@@ -193,6 +220,7 @@ class Cutter:
 
     def discard(self) -> None:
         """Take away what was not published."""
+        self.whole.hexdigest()
         if self._file:
             self._file.close()
         for part in self.parts:

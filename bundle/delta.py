@@ -94,6 +94,22 @@ def present(inventory: Inventory, images: Iterable[SealedImage]) -> frozenset[st
     return frozenset(digest for digest, here in found.items() if here)
 
 
+def room(manifest: Manifest, inventory: Inventory, images: Iterable[SealedImage]) -> int:
+    """The bytes that an engine with `inventory` needs for `images`: each layer once, as it travels and unpacked.
+
+    A graph driver keeps what travels until it is unpacked, the containerd store keeps it for good.
+    """
+    travels: dict[str, int] = {}
+    unpacked: dict[tuple[str, ...], int] = {}
+    for image in images:
+        for index, (digest, chain) in enumerate(zip(image.layers, image.chains, strict=True)):
+            if not inventory.has(image, index):
+                travels[digest] = manifest.size_of(digest)
+            if chain not in inventory.chains:
+                unpacked[chain] = image.unpacked[index]
+    return sum(travels.values()) + sum(unpacked.values())
+
+
 def left_out(
     inventory: Inventory, images: Iterable[SealedImage], parts: Iterable[Member]
 ) -> set[str]:

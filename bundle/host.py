@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,19 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644, uid: int = -1, gid
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
+
+
+def keep_newest(paths: Iterable[Path], count: int) -> None:
+    """Leave those `count` of `paths` that bear the latest time: whoever uses one touches it."""
+    aged = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            aged.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(aged, reverse=True)[count:]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path, mode: int) -> None:

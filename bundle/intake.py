@@ -6,10 +6,8 @@ gets the same blobs as one archive that is made while it is sent. Killed anywher
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -19,13 +17,12 @@ from typing import Any
 from bundle import delta, stock, store, unseal
 from bundle.door import places, serve
 from bundle.engine import Engine
-from bundle.errors import BundleError, CommandError, IntegrityError, PreconditionError
+from bundle.errors import CommandError, IntegrityError, PreconditionError
 from bundle.manifest import MANIFEST_TYPE, PRODUCT, Manifest, SealedImage, blob_path
-from bundle.model import Secret
+from bundle.pulls import pull_all, turns
 from bundle.push import push_images
 from bundle.registry import Registry
 from bundle.run import Progress, log, step
-from bundle.words import say
 
 LEFT_OVER = re.compile(rf"127\.0\.0\.1:\d+/{PRODUCT}/.+")
 CHUNK = 1 << 20
@@ -95,10 +92,11 @@ def _by_registry(
         log.info("  %.1f MB were not there", sent / 1e6)
     with step(f"pulling {len(images)} images from {registry.address}"):
         base = f"{registry.address}/{registry.repository('')}"
-        done, errors = _pull_all(manifest, images, engine, base, registry.header)
+        waits = _waits(manifest, images, engine, known)
+        done, errors = pull_all(manifest, images, engine, base, waits, registry.header)
     if errors:
         raise errors[0]
-    return done
+    return _pulled(images, done)
 
 
 def _by_door(
@@ -114,17 +112,33 @@ def _by_door(
     knows a layer by its compressed digest only when it was pulled, and a delta does not carry the layer again.
     """
     with step(f"importing {len(images)} images"):
+        waits = _waits(manifest, images, engine, known)
         with serve(bundle, manifest) as shelf:
-            done, errors = _pull_all(manifest, images, engine, f"{shelf.address}/{PRODUCT}/")
+            base = f"{shelf.address}/{PRODUCT}/"
+            pulled, errors = pull_all(manifest, images, engine, base, waits)
         if not shelf.visits:
             log.info("  the engine cannot reach this host's loopback: sending an archive instead")
         elif errors and not shelf.refused:
             raise errors[0]
+        done = _pulled(images, pulled)
         rest = [image for image in images if image.name not in done]
         if rest:
             here = delta.present(stock.in_engine(engine, manifest, known), rest)
             done |= _load_all(bundle, manifest, rest, engine, here)
     return done
+
+
+def _waits(
+    manifest: Manifest, images: Sequence[SealedImage], engine: Engine, known: Sequence[Manifest]
+) -> dict[str, set[str]]:
+    """Which of `images` wait for which, so that the engine unpacks each layer once."""
+    here = stock.in_engine(engine, manifest, known)
+    return {} if here.store == "graphdriver" else turns(images, here.chains)
+
+
+def _pulled(images: Sequence[SealedImage], seconds: Mapping[str, float]) -> dict[str, Imported]:
+    found = [image for image in images if image.name in seconds]
+    return {image.name: _row(image, "pulled", seconds[image.name]) for image in found}
 
 
 def is_right(engine: Engine, image: SealedImage) -> bool:
@@ -146,98 +160,6 @@ def _clear_left_overs(engine: Engine) -> None:
     for reference in store.references(engine):
         if LEFT_OVER.fullmatch(reference):
             store.untag(engine, reference)
-
-
-class _Gauge:
-    """Bytes of layers that the engine has taken, out of the events of several pulls.
-
-    Half of a layer counts when it has been sent, half when it is unpacked; one kind of store tells of the first only.
-    """
-
-    def __init__(self, manifest: Manifest, images: Sequence[SealedImage]) -> None:
-        layers = {layer for image in images for layer in image.layers}
-        self.sizes = {layer[7:19]: manifest.size_of(layer) for layer in layers}
-        self.done = dict.fromkeys(self.sizes, 0)
-        self.progress = Progress("importing images", sum(self.sizes.values()))
-        self.lock = threading.Lock()
-
-    def note(self, event: Mapping[str, Any]) -> None:
-        """Count what `event` says about a layer."""
-        layer, status = event.get("id", ""), event.get("status", "")
-        size, current = self.sizes.get(layer, 0), event.get("progressDetail", {}).get("current", 0)
-        counts = {
-            "Downloading": current // 2,
-            "Download complete": size // 2,
-            "Extracting": (size + current) // 2,
-            "Pull complete": size,
-            "Already exists": size,
-        }
-        self.count(layer, counts.get(status, 0))
-
-    def finish(self, image: SealedImage) -> None:
-        """Count all of `image` as taken."""
-        for layer in image.layers:
-            self.count(layer[7:19], self.sizes[layer[7:19]])
-
-    def count(self, layer: str, current: int) -> None:
-        with self.lock:
-            current = min(current, self.sizes.get(layer, 0))
-            if current > self.done.get(layer, 0):
-                self.progress.add(current - self.done[layer])
-                self.done[layer] = current
-
-
-def _pull_all(
-    manifest: Manifest,
-    images: Sequence[SealedImage],
-    engine: Engine,
-    base: str,
-    login: Secret | None = None,
-) -> tuple[dict[str, Imported], list[BundleError]]:
-    """Pull `images` at once from the registry and folder `base`; what was pulled, and why others were not.
-
-    From the bundle's door by digest, then they get their names; from the site's, with its `login`, by their names.
-    """
-    gauge, done, errors = _Gauge(manifest, images), dict[str, Imported](), list[BundleError]()
-
-    def pull(image: SealedImage) -> None:
-        start, own = time.monotonic(), dataclasses.replace(engine)  # a connection of its own
-        source = f"{base}{image.name}@{image.manifest}"
-        wanted = image.manifest if login is None else image.reference.rpartition(":")[2]
-        try:
-            for event in store.pull(own, base + image.name, wanted, login):
-                gauge.note(event)
-            if login is None:
-                store.tag(own, source, image.reference)
-                store.untag(own, source)
-            gauge.finish(image)
-            done[image.name] = _row(image, "pulled", time.monotonic() - start)
-        except BundleError as error:
-            errors.append(error)
-
-    # daemons: a tool that is interrupted twice ends at once
-    threads = [threading.Thread(target=pull, args=(image,), daemon=True) for image in images]
-    for thread in threads:
-        thread.start()
-    _wait(threads)
-    gauge.progress.close()
-    return done, errors
-
-
-def _wait(threads: Sequence[threading.Thread]) -> None:
-    """Wait for the pulls, on an interrupt too: engines were seen to crash when a pull of zstd layers was broken off."""
-    try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        text = say(
-            "ending once the engine has taken what it began; again: at once",
-            "엔진이 시작한 작업을 마치면 끝냅니다. 다시 누르면 즉시 끝냅니다",
-        )
-        log.info("  %s", text)
-        for thread in threads:
-            thread.join()
-        raise
 
 
 def _load_all(

@@ -55,7 +55,10 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class SealedImage:
-    """One image: the digests of its OCI blobs, base layer first; `size` is that of its layers unpacked."""
+    """One image: the digests of its OCI blobs, base layer first; `size` is that of its layers unpacked.
+
+    `sizes` says it for each layer; where that is not known all of it counts for the last one, which no other image has.
+    """
 
     name: str
     reference: str
@@ -64,6 +67,18 @@ class SealedImage:
     layers: tuple[str, ...]
     diff_ids: tuple[str, ...]
     size: int
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def chains(self) -> tuple[tuple[str, ...], ...]:
+        """For each layer the diffIDs up to it: what an engine unpacks once, whichever images have it."""
+        return tuple(self.diff_ids[: number + 1] for number in range(len(self.diff_ids)))
+
+    @property
+    def unpacked(self) -> tuple[int, ...]:
+        """The bytes that each layer unpacks to."""
+        known = len(self.sizes) == len(self.layers)
+        return self.sizes if known else (*(0 for _ in self.layers[1:]), self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +194,7 @@ def _member(member: dict[str, Any]) -> Member:
 
 def _image(image: dict[str, Any]) -> SealedImage:
     lists = {key: tuple(image[key]) for key in ("layers", "diff_ids")}
-    return SealedImage(**{**image, **lists})
+    return SealedImage(**{**image, **lists, "sizes": tuple(image.get("sizes", ()))})
 
 
 def dump(manifest: Manifest) -> bytes:

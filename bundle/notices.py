@@ -50,7 +50,7 @@ def tarball(files: Iterable[tuple[str, bytes]], moment: int) -> bytes:
 
 def archive(inventory: Inventory, read: Callable[[str], bytes]) -> bytes:
     """All licence texts, each once, and the index of what they belong to, as tar.xz; `read` gives a text by digest."""
-    digests = sorted({text.sha256 for c in inventory.components for text in c.texts})
+    digests = sorted({text.sha256 for c in inventory.ours for text in c.texts})
     files = [(text_path(digest), read(digest)) for digest in digests]
     files.append(("INDEX.txt", index(inventory).encode()))
     files.append(("OVERVIEW.md", overview(inventory).encode()))
@@ -72,12 +72,12 @@ def index(inventory: Inventory) -> str:
     """A line a text: the package, upstream's name of the file, where it lies in the archive."""
     lines = {
         f"{c.kind} {c.name} {c.version}\t{text.name}\t{text_path(text.sha256)}\n"
-        for c in inventory.components
+        for c in inventory.ours
         for text in c.texts
     }
     without = {
         f"{c.kind} {c.name} {c.version}\t-\tno text in the package; stated: {c.licence or c.stated or 'nothing'}\n"
-        for c in inventory.components
+        for c in inventory.ours
         if not c.texts
     }
     return "".join(sorted(lines | without))
@@ -85,7 +85,7 @@ def index(inventory: Inventory) -> str:
 
 def version_of(inventory: Inventory, name: str) -> str:
     """The version of a component that the page names."""
-    return next((c.version for c in inventory.components if c.name == name), "not in this bundle")
+    return next((c.version for c in inventory.ours if c.name == name), "not in this bundle")
 
 
 def notice(inventory: Inventory, product: str, sources: str) -> str:
@@ -93,7 +93,7 @@ def notice(inventory: Inventory, product: str, sources: str) -> str:
     return HEAD.format(
         product=product,
         sources=sources,
-        count=len(inventory.components),
+        count=len(inventory.ours),
         phoenix=version_of(inventory, "arize-phoenix"),
         minio=version_of(inventory, "github.com/minio/minio"),
     )
@@ -103,7 +103,7 @@ def overview(inventory: Inventory) -> str:
     """Every package with its licence and the images that it is in."""
     parts = [TABLE]
     for kind, title in KINDS.items():
-        rows = sorted({_row(c) for c in inventory.components if c.kind == kind})
+        rows = sorted({_row(c) for c in inventory.ours if c.kind == kind})
         head = "| name | version | licence | in |\n|---|---|---|---|\n"
         parts += [f"\n## {title} ({len(rows)})\n\n{head}", *rows]
     return "".join(parts)

@@ -35,10 +35,14 @@ GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 @dataclass(frozen=True, kw_only=True)
 class PackedImage:
-    """An image as it is sealed, with the file of each of its blobs (sha256:… → path)."""
+    """An image as it is sealed, with the file of each of its blobs (sha256:… → path).
+
+    `became`: what travels for each of the engine's layers (by its diffID there).
+    """
 
     image: SealedImage
     blobs: Mapping[str, Path]
+    became: Mapping[str, Kept] = field(default_factory=dict)
 
 
 def export_blobs(
@@ -49,15 +53,18 @@ def export_blobs(
     *,
     epoch: int | None = None,
     names: Mapping[str, str] | None = None,
+    below: Sequence[PackedImage] = (),
 ) -> tuple[PackedImage, ...]:
     """The blobs of `images`, exported and compressed where `cache` misses them.
 
-    `epoch` is the time that normalised layers bear; without it layers stay as they are. `names` says how images are
-    called where they run (image name → reference); without it as in this engine.
+    `epoch` is the time that normalised layers bear; without it layers stay as they are, but for those of the images
+    `below`, which are packed already. `names` says how images are called where they run (image name → reference);
+    without it as in this engine.
 
     Raises PreconditionError when an image or zstd is not there, CommandError when the export fails.
     """
-    kept = Cache(root=cache, level=level, epoch=epoch)
+    ours = {layer: kept for one in below for layer, kept in one.became.items()}
+    kept = Cache(root=cache, level=level, epoch=epoch, ours=ours)
     facts = {image.reference: _facts(engine, image) for image in images}
     missing = [reference for reference, fact in facts.items() if not _is_cached(kept, fact)]
     if missing:
@@ -78,7 +85,7 @@ def _facts(engine: Engine, image: Image) -> dict[str, Any]:
 
 
 def _is_cached(cache: Cache, fact: Mapping[str, Any]) -> bool:
-    return bool(cache.config(fact["Id"])) and all(map(cache.layer, fact["RootFS"]["Layers"]))
+    return bool(cache.config_of(fact["Id"], cache.stands_for(fact["RootFS"]["Layers"])))
 
 
 def _bytes_to_do(cache: Cache, engine: Engine, facts: Mapping[str, Any]) -> int:
@@ -88,7 +95,7 @@ def _bytes_to_do(cache: Cache, engine: Engine, facts: Mapping[str, Any]) -> int:
         named, steps = fact["RootFS"]["Layers"], store.layer_sizes(engine, reference)
         known = dict(zip(named, steps, strict=True)) if len(steps) == len(named) else {}
         sizes |= known or {reference: int(fact["Size"])}
-    return sum(size for layer, size in sizes.items() if not cache.layer(layer))
+    return sum(size for layer, size in sizes.items() if cache.stands_for([layer]) == [None])
 
 
 def _groups(facts: Mapping[str, Any]) -> list[list[str]]:
@@ -146,7 +153,7 @@ def _read_archive(
     before: Future[None] | None = None
     for info, content in layers.entries(io.BufferedReader(cast("Any", stream), CHUNK)):
         named = "sha256:" + info.name.rpartition("/")[2]
-        if not content.left or (named in wanted and cache.layer(named)):
+        if not content.left or (named in wanted and cache.stands_for([named]) != [None]):
             continue
         start = content.read(content.left if content.left < MAX_JSON else BLOCK)
         if start[:1] in (b"{", b"["):
@@ -303,20 +310,16 @@ def _digest(path: Path) -> str:
 
 def _keep_config(cache: Cache, fact: Mapping[str, Any], raw: bytes) -> None:
     """Keep the configuration of an image, of its normalised layers where they were normalised."""
-    data = raw
-    if cache.epoch is not None:
-        found = [cache.layer(diff_id) for diff_id in fact["RootFS"]["Layers"]]
-        data = rewrite_config(raw, [kept.diff_id for kept in found if kept], cache.epoch)
+    found = cache.stands_for(fact["RootFS"]["Layers"])
+    data = rewrite_config(raw, [kept.diff_id for kept in found if kept], cache.epoch)
     blob = cache.keep(data)
     cache.remember(cache.configs, fact["Id"], Kept(blob=blob, diff_id="", size=len(data)))
 
 
 def _pack(cache: Cache, image: Image, fact: Mapping[str, Any], reference: str) -> PackedImage:
-    config = cache.config(fact["Id"])
-    found = [cache.layer(diff_id) for diff_id in fact["RootFS"]["Layers"]]
-    kept = [layer for layer in found if layer]
-    diff_ids = tuple(layer.diff_id for layer in kept)
-    if not config or len(kept) != len(found) or _diff_ids(cache, config) != diff_ids:
+    found = cache.stands_for(fact["RootFS"]["Layers"])
+    config, kept = cache.config_of(fact["Id"], found), [layer for layer in found if layer]
+    if not config:
         message = "the engine exported other layers than it names"
         raise CommandError(message, where=image.reference, hint="Build the images again.")
 
@@ -337,13 +340,10 @@ def _pack(cache: Cache, image: Image, fact: Mapping[str, Any], reference: str) -
         manifest=manifest,
         config=config,
         layers=tuple(layer.blob for layer in kept),
-        diff_ids=diff_ids,
+        diff_ids=tuple(layer.diff_id for layer in kept),
         size=sum(layer.size for layer in kept),
+        sizes=tuple(layer.size for layer in kept),
     )
     blobs = {digest: cache.blob(digest) for digest in (manifest, config, *sealed.layers)}
-    return PackedImage(image=sealed, blobs=blobs)
-
-
-def _diff_ids(cache: Cache, config: str) -> tuple[str, ...]:
-    document = json.loads(cache.blob(config).read_bytes())
-    return tuple(document["rootfs"]["diff_ids"])
+    became = dict(zip(fact["RootFS"]["Layers"], kept, strict=True))
+    return PackedImage(image=sealed, blobs=blobs, became=became)

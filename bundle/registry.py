@@ -224,7 +224,11 @@ class Registry:
             )
             return PreconditionError(message, where=self.address, hint=hint)
         text = answer.text[:300].strip()
-        return CommandError(f"{what}: {answer.status_code} {text}", where=self.address)
+        hint = say(
+            "Look at the log of the registry and mend that, then run it again: it takes up where it was.",
+            "레지스트리의 로그를 보고 고친 뒤 다시 실행하십시오. 하던 곳부터 이어 갑니다.",
+        )
+        return CommandError(f"{what}: {answer.status_code} {text}", where=self.address, hint=hint)
 
 
 def open_registry(site: SiteConfig) -> Registry | None:

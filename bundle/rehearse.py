@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import browse, closed
+from bundle import browse, closed, unseal
 from bundle.closed import ClosedHost
 from bundle.errors import CheckFailedError, ConfigError
 from bundle.run import log, step
@@ -110,16 +110,17 @@ def assert_closed(host: ClosedHost, _: Rehearsal) -> str:
 
 
 def bootstrap(host: ClosedHost, wanted: Rehearsal) -> str:
-    """Bring the bundle file in, and nothing else; check and unpack it with the commands of the trust sheet."""
-    place = host.put(wanted.bundle, MEDIUM)
-    host.run(["tar", "-xf", str(place), "--occurrence=1", "bootstrap.sh"], timeout=60, cwd="/root")
+    """Bring the bundle in, file or parts, and nothing else; check and unpack it as the trust sheet says."""
+    parts = unseal.parts_of(wanted.bundle)
+    places = [str(host.put(part, MEDIUM)) for part in parts]
+    host.run(["tar", "-xf", places[0], "--occurrence=1", "bootstrap.sh"], timeout=60, cwd="/root")
     host.run(
-        ["sh", "bootstrap.sh", str(place), "--fingerprint", wanted.fingerprint],
+        ["sh", "bootstrap.sh", places[0], "--fingerprint", wanted.fingerprint],
         timeout=300,
         cwd="/root",
         stream=True,
     )
-    return f"{wanted.bundle.stat().st_size / 1e6:,.0f} MB"
+    return f"{sum(part.stat().st_size for part in parts) / 1e6:,.0f} MB"
 
 
 def invoke(host: ClosedHost, *words: str, timeout: float, check: bool = True) -> str:

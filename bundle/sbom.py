@@ -83,7 +83,6 @@ def _spdx_product(inventory: Inventory) -> dict[str, Any]:
 
 
 def _spdx_image(inventory: Inventory, name: str) -> dict[str, Any]:
-    unread = name in inventory.unread
     package = {
         "SPDXID": f"SPDXRef-image-{_plain(name)}",
         "name": f"{PRODUCT}/{name}",
@@ -97,9 +96,11 @@ def _spdx_image(inventory: Inventory, name: str) -> dict[str, Any]:
         "primaryPackagePurpose": "CONTAINER",
         "checksums": [{"algorithm": "SHA256", "checksumValue": _hex(inventory.images[name])}],
     }
-    return package | (
-        {"comment": "a site's own image; its contents are not listed"} if unread else {}
-    )
+    if name in inventory.told:
+        package["comment"] = "a site's own image; listed is what its own package lists name"
+    elif name in inventory.unread:
+        package["comment"] = "a site's own image; its contents are not listed"
+    return package
 
 
 def _spdx_package(inventory: Inventory, component: Component) -> dict[str, Any]:
@@ -234,8 +235,12 @@ def _cyclonedx_tree(inventory: Inventory) -> list[dict[str, Any]]:
 
 
 def _compositions(inventory: Inventory) -> list[dict[str, Any]]:
-    """Which lists are whole: those of our images are, a site's own are not looked into."""
-    known = [f"image-{name}" for name in inventory.images if name not in inventory.unread]
-    unknown = [f"image-{name}" for name in inventory.unread]
-    found = [{"aggregate": "complete", "assemblies": known}]
-    return found + ([{"aggregate": "unknown", "assemblies": unknown}] if unknown else [])
+    """Which lists are whole: those of our images are, a site's own are as far as they say it themselves, or unknown."""
+    foreign = {*inventory.told, *inventory.unread}
+    known = [name for name in inventory.images if name not in foreign]
+    groups = {"complete": known, "incomplete": inventory.told, "unknown": inventory.unread}
+    return [
+        {"aggregate": kind, "assemblies": [f"image-{name}" for name in names]}
+        for kind, names in groups.items()
+        if names or kind == "complete"
+    ]

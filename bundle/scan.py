@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import tarfile
 import tempfile
 import zipfile
@@ -20,7 +21,7 @@ from typing import IO, cast
 
 from bundle import leaks, streams
 from bundle.errors import BROKEN_ARCHIVE, IntegrityError, Problem
-from bundle.host import write_file
+from bundle.host import keep_newest, write_file
 from bundle.leaks import Allowed, Find, Rule
 from bundle.run import Progress
 from bundle.words import say
@@ -30,6 +31,7 @@ ZSTD, ZIP, GZIP, XZ = b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zX
 DEEPEST = 3  # archives in archives
 IN_MEMORY, LARGEST = 8 << 20, 4 << 30
 MOST_SHOWN = 40
+KEPT = 12  # sets of rules whose results are kept
 CLOSED = "an archive that cannot be looked into"
 
 Tick = Callable[[int], None]
@@ -52,9 +54,14 @@ class Scanner:
     rules: Sequence[Rule]
     notes: Path
 
+    @property
+    def folder(self) -> Path:
+        """Where the results under these rules lie."""
+        return self.notes / leaks.rules_key(self.rules)
+
     def note(self, sha256: str) -> Path:
         """Where it is written what was found in the member `sha256`."""
-        return self.notes / leaks.rules_key(self.rules) / f"{sha256}.json"
+        return self.folder / f"{sha256}.json"
 
     def known(self, sha256: str) -> tuple[Find, ...] | None:
         """What was found in the member `sha256`; None when it was not read."""
@@ -79,6 +86,9 @@ def scan(
     Raises IntegrityError naming each member, and the file inside it, that has what must not travel.
     """
     scanner = Scanner(rules=rules, notes=notes)
+    scanner.folder.mkdir(parents=True, exist_ok=True)
+    os.utime(scanner.folder)
+    keep_newest(notes.iterdir(), KEPT)
     finds: dict[str, tuple[Find, ...]] = {}
     fresh = []
     for member in members:

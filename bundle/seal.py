@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from bundle import delta, unseal
 from bundle.cutting import Cutter, Form, check_form
@@ -295,9 +296,20 @@ def _content(content: bytes | Path) -> Iterator[bytes]:
     if isinstance(content, bytes):
         yield content
         return
-    with open(content, "rb") as file:
+    with _opened(content) as file:
         while chunk := file.read(CHUNK):
             yield chunk
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError as error:
+        message = say("is gone since it was packed", "압축한 뒤에 없어졌습니다")
+        hint = say(
+            "Leave the cache alone, and run this again.", "캐시를 건드리지 말고 다시 실행하세요."
+        )
+        raise IntegrityError(message, where=str(path), hint=hint) from error
 
 
 def size_table(manifest: Manifest) -> dict[str, int]:

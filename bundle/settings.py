@@ -403,7 +403,7 @@ BUNDLE = (
     Setting(
         key="cache",
         default="",
-        help="where downloads and layers are kept; empty: ~/.cache/tracking-bundle",
+        help="where downloads and layers are kept (of layers those used last, 4 GiB); empty: ~/.cache/tracking-bundle",
     ),
     Setting(
         key="build.timeout_s",
@@ -413,7 +413,7 @@ BUNDLE = (
     ),
     Setting(
         key="compression.level",
-        default=6,
+        default=4,
         help="zstd level of the layers: more is smaller and slower",
         check=between(1, 19),
     ),

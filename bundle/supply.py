@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bundle import facts, modules, streams
+from bundle import facts, foreign, modules, streams
 from bundle.components import (
     MAGIC,
     SITE,
@@ -19,8 +19,6 @@ from bundle.components import (
     GoModule,
     Inventory,
     Kind,
-    deb_source,
-    fields,
     merge,
     parse_build_info,
     parse_go_sum,
@@ -95,6 +93,8 @@ def gather(
     found = [*_debs(source, ours), *_wheels(source, ours), *_modules(source, ours)]
     tool = sorted({path for group in wheels.values() for path in group})
     beside = _beside(inputs.shelf, site, SITE)
+    others = {name: _foreign(source, name) for name in sorted(set(source.packed) - set(ours))}
+    found += [component for group in others.values() for component in group]
     return Inventory(
         version=version,
         arch=inputs.arch,
@@ -102,7 +102,8 @@ def gather(
         suite=inputs.recipes.suite,
         images={name: image.image.manifest for name, image in sorted(source.packed.items())},
         components=merge([*found, *_beside(inputs.shelf, tool, TOOL), *beside]),
-        unread=tuple(sorted(set(source.packed) - set(ours))),
+        told=tuple(name for name, group in others.items() if group),
+        unread=tuple(name for name, group in others.items() if not group),
     )
 
 
@@ -192,26 +193,36 @@ def _borrowed(said: Facts, others: Mapping[str, Facts]) -> Facts:
 
 def _base_debs(source: Source, name: str, known: set[str]) -> list[Component]:
     """The packages of a base image that came from a registry: what it says itself, without the digests of files."""
-    found = []
     status = b""
     for digest in source.packed[name].image.layers:
         status = streams.members(source.packed[name].blobs[digest], {STATUS}).get(STATUS, status)
-    for stanza in status.decode("utf-8", "replace").split("\n\n"):
-        said = fields(stanza)
-        if said.get("Status", "").endswith(" installed") and said["Package"] not in known:
-            origin, version = deb_source(stanza)
-            known_by_itself = Facts(source=origin, source_version=version)
-            found.append(
-                _component(
-                    "deb",
-                    said["Package"],
-                    said["Version"],
-                    name,
-                    known_by_itself,
-                    arch=said["Architecture"],
-                )
-            )
-    return found
+    listed = foreign.installed(status.decode("utf-8", "replace"))
+    return [replace(deb, places=(name,)) for deb in listed if deb.name not in known]
+
+
+def _foreign(source: Source, name: str) -> tuple[Component, ...]:
+    """The packages that the site's own image `name` says it has."""
+    packed, shelf = source.packed[name], source.inputs.shelf
+    looks = [_look(shelf, digest, packed.blobs[digest]) for digest in packed.image.layers]
+    return foreign.components(foreign.fold(looks), name)
+
+
+def _look(shelf: Shelf, digest: str, blob: Path) -> foreign.Look:
+    """What a layer of a site's image tells; read once and kept."""
+
+    def read() -> bytes:
+        names, found = [], {}
+        with streams.layer(blob) as archive:
+            for member in archive:
+                names.append(path := member.name.removeprefix("./"))
+                told = member.isreg() and member.size <= foreign.LARGEST and foreign.is_told(path)
+                file = archive.extractfile(member) if told else None
+                if file:
+                    found[path] = foreign.kept(path, file.read())
+        return json.dumps(asdict(foreign.look(names, found))).encode()
+
+    name = f"look-{foreign.FORM}-{digest.removeprefix('sha256:')}.json"
+    return foreign.Look(**json.loads(shelf.made(name, read)))
 
 
 def _wheels(source: Source, ours: Iterable[str]) -> list[Component]:

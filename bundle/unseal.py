@@ -1,6 +1,6 @@
 """Check a bundle file in place: one file, standard library only, Python 3.10 or newer.
 
-bootstrap.sh runs it as `python3 -I unseal.py FILE --manifest SHA256 …` after the host's own openssl has found the
+bootstrap.sh runs it as `python3 -I -S unseal.py FILE --manifest SHA256 …` after the host's own openssl has found the
 signature over MANIFEST.json and the digest of this very file right; the tool imports its reading functions. Nothing is
 parsed, unpacked or written before every byte of the file is accounted for: a bundle has exactly one form (members in
 the order of the manifest, each header and each padding byte given by it), so any flipped bit is found and named.
@@ -10,6 +10,7 @@ Only then are the next steps, arrive.py and unpack.py, taken out of the bundle a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import errno
 import hashlib
@@ -19,25 +20,28 @@ import json
 import os
 import re
 import sys
-import tarfile
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
-BLOCK, RECORD, CHUNK = 512, 10240, 1 << 20
+BLOCK, RECORD, CHUNK, AHEAD, MOST_WORKERS = 512, 10240, 1 << 20, 8 << 20, 4
 MAX_MANIFEST, MAX_SIGNATURE, MAX_MEMBERS, MAX_SHOWN = 16 << 20, 4096, 100_000, 40
 MAX_RATIO = 100  # unpacked to packed; ours are near 4
 UNLISTED = ("MANIFEST.json", "MANIFEST.sig")
 ZEROS = bytes(BLOCK)
 HEX = re.compile(r"[0-9a-f]{64}")
 VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,63}")
+MOMENT = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z")
 LOCALE = [os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG")]
 KOREAN = next(filter(None, LOCALE), "").startswith("ko")
 INTEGRITY, PRECONDITION, USAGE = 5, 3, 2
 
 Tick = Callable[[int], None]
+_Found = tuple[str, int, dict[str, Any]]  # path, where the content begins, what was sealed
 
 
 class SealError(Exception):
@@ -64,22 +68,25 @@ def header(path: str, size: int, mode: int, mtime: int) -> bytes:
         prefix, name = name[: max(cut, 0)], name[cut + 1 :]
     if len(name) > 100 or len(prefix) > 155 or size >= 1 << 33:
         raise ValueError(f"{path}: the path or the file is too long for the bundle's format")
-    front = (
-        name.ljust(100, b"\0")
-        + b"%07o\0" % mode
-        + b"0000000\0" * 2
-        + b"%011o\0%011o\0" % (size, mtime)
-    )
-    back = (
-        b"0"
-        + bytes(100)
-        + b"ustar\x0000"
-        + bytes(64)
-        + b"0000000\0" * 2
-        + prefix.ljust(155, b"\0")
-        + bytes(12)
-    )
+    nobody = b"0000000\0" * 2
+    front = name.ljust(100, b"\0") + b"%07o\0" % mode + nobody + b"%011o\0%011o\0" % (size, mtime)
+    back = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + nobody
+    back += prefix.ljust(155, b"\0") + bytes(12)
     return front + b"%06o\0 " % (sum(front) + sum(back) + 8 * 32) + back
+
+
+def read_header(block: bytes) -> tuple[str, bytes, int]:
+    """Path, kind and size of a member as its header says; only `header` says what it must be.
+
+    Raises ValueError when it is none.
+    """
+    total = int(block[148:156].strip(b" \0"), 8)
+    size = int(block[124:136].strip(b" \0") or b"0", 8)
+    if len(block) < BLOCK or total != sum(block) - sum(block[148:156]) + 8 * 32 or size < 0:
+        raise ValueError("not a header")
+    name, prefix = block[:100].split(b"\0")[0], block[345:500].split(b"\0")[0]
+    path = prefix + b"/" + name if prefix else name
+    return path.decode("utf-8", "surrogateescape"), block[156:157], size
 
 
 def padded(size: int) -> int:
@@ -153,24 +160,19 @@ class Reader:
 
 def _head(file: Reader) -> tuple[bytes, int, int]:
     """MANIFEST.json, the size of MANIFEST.sig, and where the members after it begin."""
-    offset, raw, info = 0, b"", None
-    for name, limit in (
-        ("bootstrap.sh", CHUNK),
-        (UNLISTED[0], MAX_MANIFEST),
-        (UNLISTED[1], MAX_SIGNATURE),
-    ):
+    offset, raw, size = 0, b"", 0
+    limits = (("bootstrap.sh", CHUNK), (UNLISTED[0], MAX_MANIFEST), (UNLISTED[1], MAX_SIGNATURE))
+    for name, limit in limits:
         try:
-            info = tarfile.TarInfo.frombuf(file.read(BLOCK, offset), "utf-8", "surrogateescape")
-        except tarfile.HeaderError:
-            info = None
-        if info is None or info.name != name or info.type != b"0" or not 0 <= info.size <= limit:
-            raise damaged(
-                say(f"{name} is not where it must be", f"{name} 파일이 제자리에 없습니다")
-            )
-        raw = file.read(info.size, offset + BLOCK) if name == UNLISTED[0] else raw
-        offset += BLOCK + padded(info.size)
-    assert info is not None
-    return raw, info.size, offset
+            found, kind, size = read_header(file.read(BLOCK, offset))
+        except ValueError:
+            found, kind = "", b""
+        if found != name or kind != b"0" or size > limit:
+            problem = say(f"{name} is not where it must be", f"{name} 파일이 제자리에 없습니다")
+            raise damaged(problem)
+        raw = file.read(size, offset + BLOCK) if name == UNLISTED[0] else raw
+        offset += BLOCK + padded(size)
+    return raw, size, offset
 
 
 def parse_manifest(raw: bytes) -> dict[str, Any]:
@@ -182,11 +184,8 @@ def parse_manifest(raw: bytes) -> dict[str, Any]:
         manifest = json.loads(raw) if len(raw) <= MAX_MANIFEST else None
         _check_form(manifest)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        problem = say(
-            f"MANIFEST.json has a wrong form: {error}",
-            f"MANIFEST.json 형식이 잘못되었습니다: {error}",
-        )
-        raise damaged(problem) from error
+        english, korean = "has a wrong form", "형식이 잘못되었습니다"
+        raise damaged(f"MANIFEST.json {say(english, korean)}: {error}") from error
     assert isinstance(manifest, dict)
     return manifest
 
@@ -201,7 +200,9 @@ def _check_form(manifest: Any) -> None:
     ):
         raise ValueError("counter or mtime")
     for key in ("created", "expires"):
-        datetime.datetime.strptime(manifest[key], "%Y-%m-%dT%H:%M:%SZ")
+        if not MOMENT.fullmatch(manifest[key]):
+            raise ValueError(key)
+        datetime.datetime.fromisoformat(manifest[key][:-1])
     members, seen = manifest["members"], set(UNLISTED)
     if not isinstance(manifest["arch"], str) or not 0 < len(members) <= MAX_MEMBERS:
         raise ValueError("arch or members")
@@ -234,14 +235,15 @@ def _check_member(member: dict[str, Any], seen: set[str]) -> None:
 
 def _check_unpacked(manifest: Any) -> None:
     """What is said to come out of wheels and layers must be in a sound relation to what goes in."""
-    parts = [*manifest["members"], *manifest.get("needs", [])]
-    sizes = {part["path"]: part["size"] for part in parts}
+    sizes = {m["path"]: m["size"] for m in [*manifest["members"], *manifest.get("needs", [])]}
     wheels = sum(size for path, size in sizes.items() if path.startswith("wheels/"))
     if type(manifest["unpacked"]) is not int or manifest["unpacked"] > MAX_RATIO * wheels:
         raise ValueError("unpacked")
     for image in manifest["images"]:
         packed = sum(sizes["blobs/" + layer.replace(":", "/")] for layer in image["layers"])
-        if type(image["size"]) is not int or image["size"] > MAX_RATIO * packed:
+        each = image.get("sizes") or [image["size"]]
+        sound = all(type(size) is int and size >= 0 for size in each)
+        if not sound or sum(each) != image["size"] or image["size"] > MAX_RATIO * packed:
             raise ValueError(f"size of the image {image['name']}")
 
 
@@ -277,10 +279,8 @@ def manifest_bytes(path: Path) -> bytes:
         with Reader(path) as file:
             return _head(file)[0]
     except OSError as error:
-        problem = say(
-            f"cannot read {path}: {error.strerror}",
-            f"{path} 파일을 읽을 수 없습니다: {error.strerror}",
-        )
+        why = error.strerror
+        problem = say(f"cannot read {path}: {why}", f"{path} 파일을 읽을 수 없습니다: {why}")
         hint = say("Give the path of the bundle file.", "번들 파일의 경로를 지정하세요.")
         raise SealError(USAGE, [problem], hint) from error
 
@@ -290,13 +290,10 @@ def members(path: Path) -> dict[str, tuple[int, int]]:
 
     Raises SealError.
     """
-    manifest = read_manifest(path)
     with Reader(path) as file:
         raw, signature, _ = _head(file)
-    return {
-        name: (offset + BLOCK, size)
-        for name, offset, size in _places(manifest, len(raw), signature)
-    }
+    found = _places(parse_manifest(raw), len(raw), signature)
+    return {name: (offset + BLOCK, size) for name, offset, size in found}
 
 
 def _places(manifest: dict[str, Any], raw: int, signature: int) -> Iterator[tuple[str, int, int]]:
@@ -340,85 +337,94 @@ def check(path: Path, digest: str, tick: Tick = lambda _: None) -> dict[str, Any
 def _find_problems(
     file: Reader, manifest: dict[str, Any], raw: int, signature: int, tick: Tick
 ) -> Iterator[str]:
-    """Walk the file header by header: what is changed or extra, then what is missing or trails."""
+    """Walk the file header by header: what is no member or out of place, what is missing or trails, what changed."""
     expected = {member["path"]: member for member in manifest["members"]}
-    expected |= {
-        UNLISTED[0]: {"size": raw, "mode": "0644"},
-        UNLISTED[1]: {"size": signature, "mode": "0644"},
-    }
+    unlisted = zip(UNLISTED, (raw, signature), strict=True)
+    expected |= {name: {"size": size, "mode": "0644"} for name, size in unlisted}
     places = {offset: name for name, offset, _ in _places(manifest, raw, signature)}
     last = max(places)
     end = last + BLOCK + padded(expected[places[last]]["size"])
-    length, offset, seen, clean = file.size, 0, set[str](), True
+    length, offset, seen, faulty, sound = file.size, 0, set[str](), False, list[_Found]()
     while offset + BLOCK <= length and (block := file.read(BLOCK, offset)) != ZEROS:
         start = offset
         try:
-            info = _plain_header(block)
-        except tarfile.HeaderError:  # go on where the manifest says that the next member begins
+            name, _, size = read_header(block)
+        except ValueError:  # go on where the manifest says that the next member begins
             name = places.get(start, f"@{start}")
             offset = min((place for place in places if place > start), default=end)
             fault = say("changed (its header)", "변경됨 (헤더)")
         else:
-            name, offset = info.name, start + BLOCK + padded(info.size)
-            fault = _misplaced(name in seen, name in expected, clean and places.get(start) != name)
-            fault = fault or _fault(
-                file, info, block, start, expected[name], manifest["mtime"], tick
-            )
+            offset = start + BLOCK + padded(size)
+            moved = not faulty and places.get(start) != name
+            fault = _misfit(block, expected.get(name), name in seen, moved, manifest["mtime"])
         seen.add(name)
         if fault:
-            clean = False
+            faulty = True
             yield f"{name if name.isprintable() else ascii(name)[:200]}: {fault}"
+        else:
+            sound.append((name, start + BLOCK, expected[name]))
     missing = [name for name in expected if name not in seen]
     yield from (f"{name}: {say('missing', '없음')}" for name in missing)
     if length < end:
-        whole = file_end(end)
-        yield say(
-            f"the file is cut off at {length} of {whole}", f"파일이 {whole} 중 {length}에서 잘림"
-        )
+        of = file_end(end)
+        yield say(f"the file is cut off at {length} of {of}", f"파일이 {of} 중 {length}에서 잘림")
     elif not missing and (length != file_end(end) or any(file.read(2 * RECORD, end))):
         yield say("extra bytes after the last member", "마지막 항목 뒤에 여분의 바이트가 있음")
+    yield from _find_changed(file, sound, tick)
 
 
-def _plain_header(block: bytes) -> tarfile.TarInfo:
-    info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    if info.size < 0:  # the binary form of a number can say so, and would send the walk backwards
-        raise tarfile.HeaderError("negative size")
-    return info
-
-
-def _misplaced(again: bool, known: bool, moved: bool) -> str:
-    if not known:
-        return say("extra, it was not sealed", "봉인에 없는 여분의 항목")
-    if again:
-        return say("duplicated", "중복됨")
-    return say("moved", "위치가 바뀜") if moved else ""
-
-
-def _fault(
-    file: Reader,
-    info: tarfile.TarInfo,
-    block: bytes,
-    start: int,
-    sealed: dict[str, Any],
-    mtime: int,
-    tick: Tick,
+def _misfit(
+    block: bytes, sealed: dict[str, Any] | None, again: bool, moved: bool, mtime: int
 ) -> str:
-    """What is wrong with the member that begins at `start`; nothing: an empty text."""
-    if info.type != b"0":
+    """What is wrong with a member by its header, or by where that stands; nothing: an empty text."""
+    name, kind, size = read_header(block)
+    if sealed is None:
+        return say("extra, it was not sealed", "봉인에 없는 여분의 항목")
+    if again or moved:
+        return say("duplicated", "중복됨") if again else say("moved", "위치가 바뀜")
+    if kind != b"0":
         return say("changed (a link, a folder or a device)", "변경됨 (링크, 폴더 또는 장치)")
-    if info.size != sealed["size"]:
-        return say(
-            f"changed (size {info.size}, sealed {sealed['size']})",
-            f"변경됨 (크기 {info.size}, 봉인 시 {sealed['size']})",
-        )
-    if block != header(info.name, info.size, int(sealed["mode"], 8), mtime):
-        return say("changed (its header)", "변경됨 (헤더)")
+    if size != sealed["size"]:
+        of = sealed["size"]
+        return say(f"changed (size {size}, sealed {of})", f"변경됨 (크기 {size}, 봉인 시 {of})")
+    right = block == header(name, size, int(sealed["mode"], 8), mtime)
+    return "" if right else say("changed (its header)", "변경됨 (헤더)")
+
+
+def _find_changed(file: Reader, sound: list[_Found], tick: Tick) -> Iterator[str]:
+    """Read what follows the sound headers, several members at once: each counts as unread until it is found right."""
+    faults = dict.fromkeys((name for name, _, _ in sound), say("cannot be read", "읽을 수 없음"))
+    todo = deque(sound)
+
+    def work() -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                name, start, sealed = todo.popleft()
+                faults[name] = _fault(file, start, sealed, tick)
+
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    others = [threading.Thread(target=work, daemon=True) for _ in range(workers - 1)]
     try:
-        digest = _sha256(file, start + BLOCK, info.size, tick)
-        padding = file.read(padded(info.size) - info.size, start + BLOCK + info.size)
+        with contextlib.suppress(RuntimeError):  # no more threads for us: then with fewer
+            for other in others:
+                other.start()
+        work()
+    finally:
+        todo.clear()
+        for other in filter(threading.Thread.is_alive, others):
+            other.join()
+    yield from (f"{name}: {fault}" for name, fault in faults.items() if fault)
+
+
+def _fault(file: Reader, start: int, sealed: dict[str, Any], tick: Tick) -> str:
+    """What is wrong with the content that begins at `start`; nothing: an empty text."""
+    size, rest = sealed["size"], padded(sealed["size"]) - sealed["size"]
+    try:
+        digest = _sha256(file, start, size, tick)
+        padding = file.read(rest, start + size)
     except OSError as error:
         return say(f"cannot be read: {error.strerror}", f"읽을 수 없음: {error.strerror}")
-    if digest is None or len(padding) != padded(info.size) - info.size:
+    if digest is None or len(padding) != rest:
         return say("truncated", "잘림")
     if digest != sealed.get("sha256", digest):
         return say("changed", "변경됨")
@@ -426,15 +432,19 @@ def _fault(
 
 
 def _sha256(reader: Reader, offset: int, size: int, tick: Tick) -> str | None:
-    digest, view = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    digest, view = hashlib.sha256(), memoryview(bytearray(min(size, CHUNK)))
     for file, at, count in reader.pieces(offset, size):
-        end = at + count
-        while at < end and (got := os.preadv(file.fileno(), [view[: min(end - at, CHUNK)]], at)):
+        handle, end, asked = file.fileno(), at + count, at
+        while at < end:
+            if at >= asked:  # so that members that are read at once cost a disk few seeks
+                os.posix_fadvise(handle, at, min(end - at, AHEAD), os.POSIX_FADV_WILLNEED)
+                asked = at + AHEAD
+            got = os.preadv(handle, [view[: end - at]], at)
+            if not got:
+                return None
             digest.update(view[:got])
             at, size = at + got, size - got
             tick(got)
-        if at < end:
-            return None
     return None if size else digest.hexdigest()
 
 
@@ -468,12 +478,8 @@ def tell(text: str, end: str = "\n") -> None:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="unseal.py", allow_abbrev=False)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument(
-        "--manifest", required=True, metavar="SHA256", help="of the signed MANIFEST.json"
-    )
-    parser.add_argument(
-        "--fingerprint", default="", help="of the key that signed it, to be recorded"
-    )
+    parser.add_argument("--manifest", required=True, metavar="SHA256", help="of MANIFEST.json")
+    parser.add_argument("--fingerprint", default="", help="of the key that signed it")
     parser.add_argument("--root", type=Path, default=Path("/var/lib/tracking-bundle"))
     parser.add_argument("--old", default="", help="the older key that named this one")
     parser.add_argument("--copy", default="", metavar="DIR", help="copy it there and check that")
@@ -486,10 +492,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if not root.isprintable() or set(root) & set("\"'$`\\:"):
         problem = say(f"--root {root!r} cannot be used", f"--root {root!r} 경로는 쓸 수 없습니다")
         signs = "\" ' $ ` \\ :"
-        hint = say(
-            f"Choose a path without control characters and {signs}",
-            f"제어 문자와 {signs} 가 없는 경로를 고르세요.",
-        )
+        english = f"Choose a path without control characters and {signs}"
+        hint = say(english, f"제어 문자와 {signs} 가 없는 경로를 고르세요.")
         raise SealError(USAGE, [problem], hint)
     options.root, options.bundle = Path(root), Path(os.path.abspath(options.bundle))
     return options
@@ -536,17 +540,16 @@ def load(bundle: Path, manifest: dict[str, Any], module: str) -> Any:
 
 def _explain(error: OSError) -> SealError:
     problem = f"{error.filename or ''}: {error.strerror}".lstrip(": ")
-    hint = say(
-        "Run it as root, or give another --root.", "root 권한으로 실행하거나 --root를 바꾸세요."
+    english, korean = (
+        "Run it as root, or give another --root.",
+        "root 권한으로 실행하거나 --root를 바꾸세요.",
     )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = say("Make room, then run it again.", "공간을 비우고 다시 실행하세요.")
+        english, korean = "Make room, then run it again.", "공간을 비우고 다시 실행하세요."
     if error.errno == errno.EIO:
-        hint = say(
-            "The medium cannot be read; copy the file again.",
-            "매체를 읽을 수 없습니다. 파일을 다시 복사하세요.",
-        )
-    return SealError(PRECONDITION, [problem], hint)
+        english = "The medium cannot be read; copy the file again."
+        korean = "매체를 읽을 수 없습니다. 파일을 다시 복사하세요."
+    return SealError(PRECONDITION, [problem], say(english, korean))
 
 
 def main(arguments: list[str]) -> int:

@@ -68,21 +68,20 @@ for tool in openssl tar mktemp head sed grep; do
         fail 3 "$(say "$tool not found, needed to check the bundle" "번들 검사에 필요한 $tool 명령이 없습니다")" \
             "$(say "Install $tool, then run this again." "$tool 설치 후 다시 실행하세요.")"
 done
-python=''
-for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
-    if "$candidate" -I -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1; then
-        python=$candidate
-        break
-    fi
-done
-[ -n "$python" ] ||
-    fail 3 "$(say 'no Python 3.10 to 3.14 found' 'Python 3.10~3.14가 없습니다')" \
-        "$(say 'Install python3, then run this again.' 'python3 설치 후 다시 실행하세요.')"
-
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'wait; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+
+# the program itself, so that a wrapper of that name is passed through once; looked for while the signature is checked
+find_python() {
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+        "$candidate" -I -S -c 'import sys
+(3, 10) <= sys.version_info[:2] <= (3, 14) or sys.exit(1)
+print(sys.executable or sys.argv[1])' "$candidate" 2>/dev/null && return
+    done
+}
+find_python >"$work/python" &
 
 # member NAME BYTES: never more than BYTES of it, never a link or a folder. GNU tar stops at the first one; another tar
 # reads on, and would join a second one of that name to it: then the signature is wrong.
@@ -92,7 +91,7 @@ member() {
     # shellcheck disable=SC2086 # empty or one word
     tar -xOf "$file" $once "$1" 2>/dev/null | head -c "$2" >"$work/$1"
 }
-sha256() { openssl dgst -sha256 -r <"$1" | cut -d ' ' -f 1; }
+sha256() { openssl dgst -sha256 -r "$@" | cut -d ' ' -f 1; } # of each file, one a line
 again="$(say 'Do not use this file. Compare it with the trust sheet, then copy it again from its source.' '이 파일을 쓰지 마세요. 확인서와 비교한 뒤 원본에서 다시 복사하세요.')"
 where=''
 case $file in *.001) where="${file##*/}: " ;; esac # what is read here lies in the first part
@@ -103,7 +102,9 @@ member key.pem 4096
 member unseal.py 1048576
 openssl pkey -pubin -in "$work/key.pem" -outform DER -out "$work/key.der" 2>/dev/null ||
     fail 5 "$where$(say 'the bundle holds no public key' '번들에 공개 키가 없습니다')" "$again"
-found=$(sha256 "$work/key.der")
+# shellcheck disable=SC2046 # three words
+set -- $(sha256 "$work/key.der" "$work/unseal.py" "$work/MANIFEST.json") none none none
+found=$1 checker=$2 manifest=$3
 old=''
 if grep -q '"path": "rotation.txt"' "$work/MANIFEST.json"; then # an older key says that this one follows it
     member rotation.txt 4096
@@ -128,9 +129,14 @@ esac
 openssl dgst -sha256 -verify "$work/key.der" -keyform DER -signature "$work/MANIFEST.sig" "$work/MANIFEST.json" >/dev/null 2>&1 ||
     fail 5 "$where$(say 'MANIFEST.json: its signature is wrong' 'MANIFEST.json의 서명이 맞지 않습니다')" "$again"
 sealed=$(sed -n 's/^"checker_sha256": "\([0-9a-f]\{64\}\)",*$/\1/p' "$work/MANIFEST.json")
-[ "$(sha256 "$work/unseal.py")" = "$sealed" ] ||
+[ "$checker" = "$sealed" ] ||
     fail 5 "$where$(say 'unseal.py: not the checker that was sealed' 'unseal.py가 봉인된 검사기와 다릅니다')" "$again"
 
+wait
+python=$(cat "$work/python")
+[ -n "$python" ] ||
+    fail 3 "$(say 'no Python 3.10 to 3.14 found' 'Python 3.10~3.14가 없습니다')" \
+        "$(say 'Install python3, then run this again.' 'python3 설치 후 다시 실행하세요.')"
 # shellcheck disable=SC2086 # the options are words of our own
-"$python" -I -X utf8 "$work/unseal.py" "$file" --manifest "$(sha256 "$work/MANIFEST.json")" \
+"$python" -I -S -X utf8 "$work/unseal.py" "$file" --manifest "$manifest" \
     --fingerprint "$found" --old "$old" --copy "$copy" --request "$request" --root "$root" $options

@@ -86,6 +86,7 @@ def packed(folder: Path, name: str, *layers: bytes) -> PackedImage:
         layers=kept,
         diff_ids=kept,
         size=sum(map(len, layers)),
+        sizes=tuple(map(len, layers)),
     )
     return PackedImage(image=image, blobs=blobs)
 

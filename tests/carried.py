@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle import delta, manifest, seal
-from bundle.manifest import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Manifest, SealedImage
+from bundle.cutting import Form
+from bundle.manifest import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Added, Manifest, SealedImage
 from bundle.packing import PackedImage
 from tests import bundles
 
@@ -92,6 +93,7 @@ def image(folder: Path, name: str, version: str, layers: Sequence[Layer]) -> Pac
         layers=tuple(one.blob.digest for one in layers),
         diff_ids=tuple(one.diff_id for one in layers),
         size=sum(one.size for one in layers),
+        sizes=tuple(one.size for one in layers),
     )
     blobs = (top, config, *(one.blob for one in layers))
     return PackedImage(image=sealed, blobs={blob.digest: blob.path for blob in blobs})
@@ -110,8 +112,10 @@ def carry(
     version: str,
     images: Mapping[str, Sequence[Layer]],
     base: delta.Inventory | None = None,
+    form: Form = seal.ONE_FILE,
+    added: Added = seal.NOTHING,
 ) -> Carried:
-    """Seal `images` (name → layers) as the bundle `version` in `folder`; with `base` as a delta."""
+    """Seal `images` (name → layers) and what a site `added` as the bundle `version`; with `base` as a delta."""
     folder.mkdir(parents=True, exist_ok=True)
     sealed = seal.write_bundle(
         out=folder / "dist",
@@ -123,5 +127,7 @@ def carry(
         wheels={},
         key=seal.load_key(folder / "sign.key", make=True),
         base=base,
+        form=form,
+        added=added,
     )
     return Carried(path=sealed.path, manifest=manifest.read(sealed.path))

@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle import certificates, closed
@@ -15,16 +15,33 @@ from bundle.errors import CommandError
 
 ADDRESS = "10.99.0.1:5443"
 """Not on loopback: engines take that for safe without a look at the certificate."""
+UNTIL_UP = f"for i in $(seq 100); do openssl s_client -connect {ADDRESS} </dev/null && exit; sleep 0.2; done"
 PASSWORD = "s3cret-pass"
 HASHED = "$2b$05$abcdefghijklmnopqrstuuV7fpPozvyqJfnY19y0802WTlXUm6Rjy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hub:
-    """A running registry: its folder, its closed host, and what site.toml says of it."""
+    """A registry that can be stopped: its folder, its closed host, and what site.toml says of it."""
 
     folder: Path
     host: ClosedHost
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Run it in the network of its host."""
+        line = [str(closed.SCRIPTS / "closed-host"), "beside", str(self.host.folder), "--"]
+        line += ["docker-registry", "serve", str(self.folder / "registry.yml")]
+        with (self.folder / "log").open("a") as log:
+            self.running.append(subprocess.Popen(line, stdout=log, stderr=log))
+        self.host.run(["sh", "-c", UNTIL_UP], timeout=30)
+
+    def stop(self) -> None:
+        """End it; what lies in it stays."""
+        while self.running:
+            child = self.running.pop()
+            child.terminate()
+            child.wait(20)
 
     def site(self, **changed: str) -> str:
         """A site.toml with this registry, some keys changed."""
@@ -36,6 +53,11 @@ class Hub:
         } | changed
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if value]
         return "\n".join(["[registry]", *lines, ""])
+
+    def join(self) -> None:
+        """Give its host the registry's address, which is gone after a power cut."""
+        with suppress(CommandError):
+            self.host.run(["ip", "address", "add", "10.99.0.1/32", "dev", "lo"], timeout=20)
 
     def trust(self, *, trusted: bool = True) -> None:
         """Make the engine trust the registry, or no longer."""
@@ -77,19 +99,11 @@ def serve(host: ClosedHost, folder: Path) -> Iterator[Hub]:
         "auth": {"htpasswd": {"realm": "closed", "path": str(folder / "htpasswd")}},
     }
     (folder / "registry.yml").write_text(json.dumps(settings))
-    with suppress(CommandError):
-        host.run(["ip", "address", "add", "10.99.0.1/32", "dev", "lo"], timeout=20)
-    line = [str(closed.SCRIPTS / "closed-host"), "beside", str(host.folder), "--"]
-    with (folder / "log").open("w") as log:
-        child = subprocess.Popen(
-            [*line, "docker-registry", "serve", str(folder / "registry.yml")],
-            stdout=log,
-            stderr=log,
-        )
+    made = Hub(folder=folder, host=host)
+    made.join()
+    made.start()
     try:
-        made = Hub(folder=folder, host=host)
         made.trust()
         yield made
     finally:
-        child.terminate()
-        child.wait(20)
+        made.stop()

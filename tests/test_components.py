@@ -98,6 +98,12 @@ def test_sites_own_image_is_named_and_said_to_be_unread() -> None:
     spdx, cyclone = sbom.spdx(more), sbom.cyclonedx(more)
     assert any("not listed" in package.get("comment", "") for package in spdx["packages"])
     assert {"aggregate": "unknown", "assemblies": ["image-site"]} in cyclone["compositions"]
+    told = replace(more, unread=(), told=("site",))
+    spdx, cyclone = sbom.spdx(told), sbom.cyclonedx(told)
+    assert any(
+        "its own package lists" in package.get("comment", "") for package in spdx["packages"]
+    )
+    assert {"aggregate": "incomplete", "assemblies": ["image-site"]} in cyclone["compositions"]
 
 
 def test_ids_are_unique_whatever_the_letters() -> None:

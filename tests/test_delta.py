@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from bundle import delta, manifest, seal, unpack, unseal
+from bundle.cutting import Form
 from bundle.delta import Inventory, Layer, Store, Wheel
 from bundle.errors import ConfigError
-from bundle.manifest import SealedImage
+from bundle.manifest import Manifest, Member, SealedImage, blob_path
 from bundle.workflows.connected import newest_bundle, read_inventory
 from tests import bundles
 
@@ -45,6 +46,44 @@ def stocked(store: Store, *images: str) -> Inventory:
 
 def left(inventory: Inventory, *images: SealedImage) -> set[str]:
     return {bytes.fromhex(one[7:]).decode()[1] for one in delta.present(inventory, images)}
+
+
+def release(*images: SealedImage) -> Manifest:
+    """A release of `images` whose layer `x` travels as 10 bytes."""
+    blobs = sorted({blob for one in images for blob in one.layers})
+    members = (Member(path=blob_path(blob), size=10, sha256=blob[7:]) for blob in blobs)
+    rest: dict[str, Any] = dict.fromkeys(
+        ("version", "arch", "created", "expires", "checker_sha256"), ""
+    )
+    return Manifest(**rest, counter=1, mtime=1, images=images, wheels={}, members=tuple(members))
+
+
+@pytest.mark.parametrize(
+    ("inventory", "needed"),
+    [
+        (("graphdriver",), 4 * 10 + 100 + 200 + 400 + 800),  # a and b are in both images, once
+        (("containerd",), 4 * 10 + 100 + 200 + 400 + 800),
+        (("graphdriver", "ab"), 2 * 10 + 400 + 800),
+        (("containerd", "abc"), 10 + 800),
+        (("graphdriver", "abc", "abd"), 0),
+        (("graphdriver", "nbc"), 4 * 10 + 100 + 200 + 400 + 800),  # another base: nothing is there
+        (("containerd", "nbc"), 2 * 10 + 100 + 200 + 400 + 800),  # b and c are, but not unpacked so
+    ],
+)
+def test_room_counts_each_layer_once_and_none_that_is_there(
+    inventory: tuple[Any, ...], needed: int
+) -> None:
+    one = dataclasses.replace(image("x", *"abc"), size=700, sizes=(100, 200, 400))
+    two = dataclasses.replace(image("y", *"abd"), size=1100, sizes=(100, 200, 800))
+    assert delta.room(release(one, two), stocked(*inventory), (one, two)) == needed
+
+
+def test_room_of_a_layer_on_two_bases_is_counted_twice_unpacked() -> None:
+    one = dataclasses.replace(image("x", *"ac"), size=500, sizes=(100, 400))
+    two = dataclasses.replace(image("y", *"bc"), size=600, sizes=(200, 400))
+    here = stocked("containerd")
+    assert delta.room(release(one, two), here, (one, two)) == 3 * 10 + 100 + 200 + 2 * 400
+    assert delta.room(release(one, two), here, (one,)) == 2 * 10 + 100 + 400
 
 
 @pytest.mark.parametrize("store", ["graphdriver", "containerd", "registry"])
@@ -239,13 +278,18 @@ def test_delta_of_a_wrong_form_is_refused(
         unseal.parse_manifest(json.dumps(data).encode())
 
 
-def test_wheels_outlive_the_bundle_and_serve_the_delta(full: bundles.Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", [0, 60_000], ids=["file", "parts"])
+def test_wheels_outlive_the_bundle_and_serve_the_delta(
+    full: bundles.Made, tmp_path: Path, split: int
+) -> None:
     root = tmp_path / "root"
     data = unseal.read_manifest(full.path)
     unpack.unpack(full.path, data, root, {"sha256_manifest": "1"})
     stored = [path.name for path in (root / "wheels").iterdir()]
     assert stored == [part["sha256"] for part in data["members"] if part["path"][:7] == "wheels/"]
-    made = bundles.make(tmp_path / "made", base=inventory_of(full, tmp_path), version="1.1")
+    base, form = inventory_of(full, tmp_path), Form(split=split)
+    made = bundles.make(tmp_path / "made", base=base, version="1.1", form=form)
+    assert (len(unseal.parts_of(made.path)) > 1) == bool(split)
     home = unpack.unpack(made.path, unseal.read_manifest(made.path), root, {"sha256_manifest": "2"})
     assert (home / ".venv/bin/demo").exists()
     assert [path.name for path in (root / "wheels").iterdir()] == stored

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bundle import door, intake
+from bundle import door, intake, pulls
 from tests import bundles
 
 
@@ -142,7 +142,7 @@ def test_archive_is_what_both_kinds_of_store_read(made: bundles.Made) -> None:
 
 
 def test_gauge_counts_each_layer_once(made: bundles.Made) -> None:
-    gauge = intake._Gauge(made.manifest, made.manifest.images)
+    gauge = pulls._Gauge(made.manifest, made.manifest.images)
     total = gauge.progress.total
     layer = made.manifest.images[0].layers[0]
     size = made.manifest.size_of(layer)

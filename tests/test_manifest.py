@@ -35,6 +35,16 @@ def test_size_of_a_blob_is_that_of_its_member(made: bundles.Made) -> None:
     assert made.manifest.size_of(image.layers[0]) == 256 * 300
 
 
+def test_unknown_sizes_count_for_the_layer_that_no_other_image_has(made: bundles.Made) -> None:
+    """Older bundles say the sum only; what is counted must rather be too much than too little."""
+    image = made.manifest.images[0]
+    assert image.unpacked == image.sizes == (256 * 300, 3 * 9999)
+    data = json.loads(manifest.dump(made.manifest))
+    del data["images"][0]["sizes"]
+    read = manifest.parse(json.dumps(data).encode()).images[0]
+    assert read.unpacked == (0, 256 * 300 + 3 * 9999)
+
+
 def test_manifest_is_read_out_of_the_file(made: bundles.Made) -> None:
     assert manifest.read(made.path) == made.manifest
 
@@ -91,6 +101,11 @@ def change(data: dict[str, Any], path: tuple[str | int, ...], value: Any) -> Non
         (("wheels", "3.11"), ["absent.whl"]),
         (("images", 0, "layers"), 3),
         (("images", 0, "surprise"), 3),
+        (("images", 0, "size"), True),
+        (("images", 0, "sizes"), 3),
+        (("images", 0, "sizes"), [1]),
+        (("images", 0, "sizes"), [-1, 86_792]),
+        (("images", 0, "sizes"), ["76800", "29997"]),
     ],
 )
 def test_wrong_form_is_refused(made: bundles.Made, path: tuple[str | int, ...], value: Any) -> None:

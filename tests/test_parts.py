@@ -409,6 +409,22 @@ def test_copy_of_a_part_that_is_not_there_is_refused(
     assert run(made, made.path.parent, "--copy", str(made.path.parent)) == 2
 
 
+def test_copy_onto_a_full_medium_is_refused_in_numbers(
+    tmp_path: Path,
+    made: bundles.Made,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    assert run(made, folder, "--copy", str(tmp_path / "site")) == 3
+    shown = capsys.readouterr().err
+    assert "0 MB free" in shown
+    assert "Make room" in shown
+    assert not list((tmp_path / "site").iterdir())
+
+
 # ---- the digest of the whole ----
 
 

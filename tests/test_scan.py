@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import tarfile
 import tempfile
 import zipfile
@@ -391,3 +392,12 @@ def test_passwords_in_settings_are_found_in_every_form() -> None:
         "netrc-secret",
         "other-secret1",
     }
+
+
+def test_results_of_old_rules_go(tmp_path: Path) -> None:
+    for number in range(scan.KEPT + 3):
+        scan.scan(members(b"fine"), leaks.rules(Host(names=(f"build-{number}",))), (), tmp_path)
+        os.utime(next(p for p in tmp_path.iterdir() if p.stat().st_mtime > 1e9), (number, number))
+    scan.scan(members(b"fine"), RULES, (), tmp_path)
+    assert len(list(tmp_path.iterdir())) == scan.KEPT
+    assert scan.Scanner(rules=RULES, notes=tmp_path).folder.is_dir()

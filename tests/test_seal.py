@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from bundle import carry, seal, unseal
+from bundle import blobs, carry, seal, unseal
 from bundle.blobs import Cache, Kept
 from bundle.config import config_folder
 from bundle.errors import BundleError, ConfigError, IntegrityError, PreconditionError
@@ -200,3 +200,53 @@ def test_cache_knows_a_layer_only_while_its_blob_is_there(tmp_path: Path) -> Non
     assert Cache(root=tmp_path, epoch=1).layer("sha256:aa") is None
     cache.blob(blob).unlink()
     assert cache.layer("sha256:aa") is None
+
+
+def filled(root: Path, *ages: int) -> list[Path]:
+    """A cache with a layer of 1000 bytes for each age, the blobs in the order of `ages`."""
+    cache, found = Cache(root=root, epoch=7), []
+    for number, age in enumerate(ages):
+        blob = cache.keep(bytes([number]) * 1000)
+        diff_id = f"sha256:{number:064d}"
+        kept = Kept(blob=blob, diff_id=diff_id, size=1)
+        cache.remember(cache.layers, diff_id, kept)
+        os.utime(cache.blob(blob), (1e9 - age, 1e9 - age))
+        found.append(cache.blob(blob))
+    return found
+
+
+def test_cache_has_a_bound_and_keeps_what_was_used_last(tmp_path: Path) -> None:
+    old, used, newer, newest = filled(tmp_path, 4, 3, 2, 1)
+    (old.parent / ".layer-1-2").write_text("of a killed run")
+    assert Cache(root=tmp_path, epoch=7).layer(f"sha256:{1:064d}"), "used just now"
+    assert blobs.clean(tmp_path, 2500) == 2
+    assert [path.exists() for path in (old, used, newer, newest)] == [False, True, False, True]
+    assert sorted(p.name for p in old.parent.iterdir()) == sorted([used.name, newest.name])
+    notes = list(tmp_path.glob("layers*/*.json"))
+    assert sorted(path.stem[-1] for path in notes) == ["1", "3"]
+    assert blobs.clean(tmp_path, 0) == 2
+    assert not list(tmp_path.glob("layers*")), "a form of which nothing is left goes too"
+    assert blobs.clean(tmp_path / "none", 0) == 0
+
+
+def test_nothing_goes_while_somebody_holds_it(tmp_path: Path) -> None:
+    (one,) = filled(tmp_path, 1)
+    with blobs.held(tmp_path), blobs.held(tmp_path):
+        assert blobs.clean(tmp_path, 0) == 0
+        assert one.exists()
+    assert blobs.clean(tmp_path, 0) == 1
+
+
+def test_whoever_shares_the_blobs_alone_is_seen_too(tmp_path: Path) -> None:
+    (one,) = filled(tmp_path / "a", 1)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "blobs").symlink_to(tmp_path / "a" / "blobs")
+    with blobs.held(tmp_path / "b"):
+        assert blobs.clean(tmp_path / "a", 0) == 0
+    assert one.exists()
+
+
+def test_blob_that_vanished_is_said(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="is gone since it was packed") as refused:
+        list(seal._content(tmp_path / "none"))
+    assert refused.value.exit_code == 5

@@ -438,3 +438,43 @@ def test_wrong_machine_is_refused(
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert run(made, tmp_path / "root") == 3
     assert "this host is riscv64" in capsys.readouterr().err
+
+
+def test_what_no_thread_came_to_read_is_not_taken_for_right(
+    made: bundles.Made, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = unseal._fault
+
+    def dies(file: unseal.Reader, start: int, *rest: object) -> str:
+        if start == victim:
+            raise IndexError("as if that thread had died")
+        return read(file, start, *rest)  # type: ignore[arg-type]
+
+    places = unseal.members(copy)
+    name = max(name for name in places if name.startswith("blobs/"))
+    victim = places[name][0]
+    monkeypatch.setattr(unseal, "_fault", dies)
+    assert f"{name}: cannot be read" in problems(copy, made.digest)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_any_number_of_cores_finds_the_same(
+    made: bundles.Made, copy: Path, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    places, data = unseal.members(copy), bytearray(copy.read_bytes())
+    names = [name for name in places if places[name][1] and name != "MANIFEST.json"][-5:]
+    for name in names:
+        data[places[name][0]] ^= 1
+    copy.write_bytes(data)
+    assert problems(copy, made.digest).splitlines() == [f"{name}: changed" for name in names]
+
+
+def test_host_without_room_for_threads_is_checked_by_one(
+    made: bundles.Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    assert unseal.check(made.path, made.digest)["version"] == "1.0"

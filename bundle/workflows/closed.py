@@ -165,7 +165,7 @@ def precheck(
     wanted = preflight.Release(
         arch=sealed.arch,
         created=int(created.timestamp()),
-        image_bytes=sum(image.size for image in missing),
+        image_bytes=image_bytes(host, sealed, missing),
         file_bytes=place.bytes_missing(host, sealed),
     )
     rows = preflight.preflight(plan, host, facts, wanted)
@@ -177,6 +177,14 @@ def precheck(
     problems = [row.problem for row in rows if row.problem]
     if problems:
         raise PreconditionError.of(problems)
+
+
+def image_bytes(host: Host, sealed: manifest.Manifest, missing: list[manifest.SealedImage]) -> int:
+    """The room that the images which are `missing` need in the engine: what it has of their layers needs none."""
+    if not missing:
+        return 0
+    here = stock.in_engine(host.engine, sealed, stock.releases(host.root))
+    return delta.room(sealed, here, missing)
 
 
 def check_supply(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bundle import (
     __version__,
+    blobs,
     carry,
     config,
     cutting,
@@ -58,6 +59,17 @@ def make_bundle(here: Path, order: Order) -> str:
     """Make the sealed bundle, or with `base` the delta; returns the last line: its sha256 and its path."""
     start = time.monotonic()
     conf = config.read_bundle(Path(order.settings) if order.settings else None)
+    with blobs.held(conf.cache):
+        sealed, companion, rows = seal_all(here, order, conf)
+    blobs.clean(conf.cache, max(blobs.LARGEST, 2 * sealed.size))
+    log.info("%s", report(sealed, time.monotonic() - start, companion, rows))
+    return f"{sealed.sha256}  {sealed.path}"
+
+
+def seal_all(
+    here: Path, order: Order, conf: config.BundleConfig
+) -> tuple[seal.Sealed, Companion, Path | None]:
+    """Build, pack and seal what `order` asks for; the file, its companion, and the table of sizes if one is wanted."""
     known_vulnerabilities.check(order.advisories)
     key, form = signing_key(order.sign_key, order.old_key), file_form(order.split, order.parts)
     engine = Engine()
@@ -69,8 +81,7 @@ def make_bundle(here: Path, order: Order) -> str:
     with step(say("images, from locked inputs", "이미지 (잠긴 입력에서)")):
         built = images.build_all(conf, engine, here)
     with step(say("layers, compressed once", "레이어 (한 번만 압축)")):
-        packed = pack(here, conf, engine, built)
-        packed += packing.export_blobs(more, engine, conf.cache, conf.compression_level)
+        packed = pack(here, conf, engine, built, more)
     with step(say("wheels of this tool for every Python", "각 파이썬용 도구 휠")):
         wheels = carry.collect(here / "requirements" / "tool.lock", conf.cache, arch)
     desk = documents.open_desk(conf, engine, here, __version__, created(here))
@@ -92,8 +103,7 @@ def make_bundle(here: Path, order: Order) -> str:
             inspect=documents.last_look(desk, key, papers.inventory, added.reviewed),
         )
     rows = room.write(sealed.path.with_suffix(".sizes.txt"), packed) if order.sizes else None
-    log.info("%s", report(sealed, time.monotonic() - start, papers.companion, rows))
-    return f"{sealed.sha256}  {sealed.path}"
+    return sealed, papers.companion, rows
 
 
 def signing_key(given: str, old: str) -> seal.SealKey:
@@ -129,17 +139,23 @@ def file_form(split: str, parts: str) -> cutting.Form:
 
 
 def pack(
-    here: Path, conf: config.BundleConfig, engine: Engine, built: Sequence[Image]
+    here: Path,
+    conf: config.BundleConfig,
+    engine: Engine,
+    built: Sequence[Image],
+    more: Sequence[Image] = (),
 ) -> tuple[packing.PackedImage, ...]:
-    """The blobs of the images that were `built` here, called as the services run them."""
-    return packing.export_blobs(
+    """The blobs of the images that were `built` here, called as the services run them, and `more` of the site's own."""
+    level = conf.compression_level
+    packed = packing.export_blobs(
         built,
         engine,
         conf.cache,
-        conf.compression_level,
+        level,
         epoch=recipes.read_recipes(here).epoch,
         names={image.name: f"{PRODUCT}/{image.name}:{__version__}" for image in built},
     )
+    return packed + packing.export_blobs(more, engine, conf.cache, level, below=packed)
 
 
 def read_inventory(path: Path, arch: str) -> delta.Inventory:

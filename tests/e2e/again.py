@@ -110,5 +110,7 @@ def with_one_layer_more(sealed: Sealed, name: str, folder: Path, version: str) -
         config=new.digest,
         layers=(*image.layers, more.blob.digest),
         diff_ids=(*image.diff_ids, more.diff_id),
+        size=image.size + more.size,
+        sizes=(*image.unpacked, more.size),
     )
     return PackedImage(image=sealed_image, blobs=blobs)

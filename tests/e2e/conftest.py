@@ -23,6 +23,7 @@ from bundle.config import cache_folder
 from bundle.errors import BundleError
 from bundle.run import run
 from bundle.trust import fingerprint_of
+from tests.e2e.judging import write_site
 from tests.e2e.stack import Sealed, Stack
 
 TOP = Path(__file__).parents[2]
@@ -42,9 +43,20 @@ def sealed_of(path: Path) -> Sealed:
     return Sealed(path=path, fingerprint=fingerprint_of(path), cache=cache_folder())
 
 
-def make_bundle(out: Path = TOP / "dist" / "e2e", *options: str) -> Path:
-    """Run the task that makes the bundle."""
-    env = {**os.environ, "SOURCE_DATE_EPOCH": str(int(time.time()) // 86400 * 86400)}
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    """A bundle in parts, with a site's own evaluation service."""
+    if given := os.environ.get("TRACKING_EXTRAS_BUNDLE"):
+        return sealed_of(Path(given).resolve())
+    folder = tmp_path_factory.mktemp("judged")
+    options = ("--config", str(write_site(folder)), "--split", "100M")
+    return sealed_of(make_bundle(folder / "dist", *options))
+
+
+def make_bundle(out: Path = TOP / "dist" / "e2e", *options: str, epoch: int = 0) -> Path:
+    """Run the task that makes the bundle, of the moment `epoch` (today)."""
+    moment = epoch or int(time.time()) // 86400 * 86400
+    env = {**os.environ, "SOURCE_DATE_EPOCH": str(moment)}
     command = [sys.executable, "-m", "invoke", "bundle", "--out", str(out), *options]
     answer = run(command, timeout=3000, cwd=TOP, env=env)
     return Path(TOP, answer.strip().splitlines()[-1].split("  ", 1)[1])

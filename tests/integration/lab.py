@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from bundle.workflows.connected import read_inventory
 from tests import bundles
 
 STORES = ("overlay2", "containerd")
+UNPACK = re.compile(r'/snapshot/prepare \{"key":"[^"]*extract-\S+ (sha256:[0-9a-f]{64})"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,20 @@ class Lab:
             self.revive()
             return {}
         return dict(json.loads(words.splitlines()[-1]))
+
+    @contextlib.contextmanager
+    def unpacking(self) -> Iterator[list[str]]:
+        """The layers that containerd is told to unpack meanwhile, one entry for each time; there when it ends."""
+        watch = "ctr --address /run/docker/containerd/containerd.sock events >/root/events 2>&1 </dev/null & echo $!"
+        found: list[str] = []
+        pid = self.host.run(["sh", "-c", watch], timeout=20).strip()
+        time.sleep(1)
+        try:
+            yield found
+            time.sleep(1)
+            found += UNPACK.findall(self.host.run(["cat", "/root/events"], timeout=20))
+        finally:
+            self.host.run(["kill", pid], timeout=20, check=False)
 
     def revive(self) -> None:
         """Start the engine again if it died with the one that was killed: 26.1 can, as an init would see too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
@@ -85,6 +86,41 @@ def test_image_crosses_and_a_digest_pulls_it(site: Site, tmp_path: Path) -> None
             site.gather(f'extras.images = ["other={other}"]')
     assert again[0].layers == image.diff_ids
     site.forget(pinned)
+
+
+def test_image_on_one_of_ours_carries_our_layers_once(site: Site, tmp_path: Path) -> None:
+    """They travel in our form; what the site put on top, and its settings, stay as they are."""
+    below, top = (f"tracking-extra-test/{NAME}-{name}:1" for name in ("below", "top"))
+    (tmp_path / "Dockerfile").write_text(f"FROM {below}\nCOPY y /y\nENV A=b\n")
+    (tmp_path / "y").write_bytes(os.urandom(50_000))
+    for tag, folder in ((below, site.folder), (top, tmp_path)):
+        build = ["build", "--quiet", "--network", "none", "--tag", tag, str(folder)]
+        site.engine.client(build, timeout=120)
+    base = site.engine.image("ops", below)
+    assert base
+    (judge,), _ = site.gather(f'extras.images = ["{NAME}-top={top}"]')
+    cache = tmp_path / "cache"
+    alone = packing.export_blobs([judge], site.engine, cache, 3)
+    ours = packing.export_blobs([base], site.engine, cache, 3, epoch=1_700_000_000)
+    onto = packing.export_blobs([judge], site.engine, cache, 3, below=ours)
+    assert onto == packing.export_blobs([judge], site.engine, cache, 3, below=ours)  # cached
+    assert alone == packing.export_blobs([judge], site.engine, cache, 3)  # of another bundle
+    plain, thin = alone[0].image, onto[0].image
+    assert plain.diff_ids == judge.layers
+    assert plain.layers[0] not in ours[0].image.layers
+    assert thin.layers == (*ours[0].image.layers, plain.layers[1])
+    assert thin.diff_ids == (*ours[0].image.diff_ids, plain.diff_ids[1])
+    before, after = (
+        json.loads(one.blobs[one.image.config].read_bytes()) for one in (*alone, *onto)
+    )
+    assert after.pop("rootfs")["diff_ids"] == list(thin.diff_ids)
+    assert before.pop("rootfs")["diff_ids"] == list(plain.diff_ids)
+    assert after == before
+    made = bundles.make(tmp_path / "made", extra_images=[*ours, *onto])
+    only = replace(made.manifest, images=(thin,))
+    site.forget(judge.reference, top)
+    assert [row.how for row in intake.import_images(made.path, only, site.engine)] == ["pulled"]
+    assert intake.is_right(site.engine, thin)
 
 
 def test_all_images_that_are_missing_are_told_at_once(site: Site) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
-from bundle import delta, intake, manifest, store
+from bundle import delta, intake, manifest, place, stock, store
+from bundle.host import Host
+from bundle.manifest import Added, SealedExtras
 from tests import carried
 from tests.carried import Carried, Layer
 from tests.integration.lab import Lab
@@ -49,6 +52,16 @@ def test_images_cross_and_a_second_time_nothing_is_asked(lab: Lab, full: Carried
     assert len(lab.look(full.manifest).blobs) == 5
 
 
+def test_layer_that_images_share_is_unpacked_once(lab: Lab, full: Carried) -> None:
+    """The containerd store would do it again for each image; a graph driver has nothing to tell here."""
+    with lab.unpacking() as found:
+        assert lab.take(full.path)["code"] == 0
+    chains = {chain for image in full.manifest.images for chain in image.chains}
+    assert len(chains) == 5
+    assert len(found) == len(set(found)) == (len(chains) if lab.kind == "containerd" else 0)
+    assert lab.right(full.manifest)
+
+
 def test_delta_brings_the_images_of_the_full_bundle(
     lab: Lab, full: Carried, layers: dict[str, Layer], tmp_path: Path
 ) -> None:
@@ -69,6 +82,66 @@ def test_delta_brings_the_images_of_the_full_bundle(
     assert lab.right(thin.manifest)
     assert lab.right(full.manifest)
     assert len(lab.look(full.manifest, thin.manifest).blobs) == 6
+
+
+def extras_of(folder: Path, **changed: bytes) -> Added:
+    """A model of two files and two wheels of a site; `changed` gives other content to some of them."""
+    names = {"kept.bin": "files/model/kept.bin", "model.bin": "files/model/model.bin"}
+    names |= {
+        "helper": "wheels/helper-1-py3-none-any.whl",
+        "demo": "wheels/demo-1-py3-none-any.whl",
+    }
+    folder.mkdir(parents=True)
+    members = {}
+    for name, where in names.items():
+        path = folder / name
+        path.write_bytes(changed.get(name.partition(".")[0], name.encode() * 50_000))
+        members[f"extras/{where}"] = path
+    wheels = tuple(sorted(path[14:] for path in members if path.startswith("extras/wheels/")))
+    return Added(
+        sealed=SealedExtras(images=("judge",), files=("model",), wheels=wheels), members=members
+    )
+
+
+def test_delta_with_extras_sends_only_what_changed(
+    lab: Lab, layers: dict[str, Layer], tmp_path: Path
+) -> None:
+    """Image, file and wheel of a site: inventory of this host, delta on it, and both are brought in here."""
+    ours = [layers["base"], layers["python"]]
+    images = {"ops": ours, "extra/judge": [*ours, layers["one"]]}
+    before = carried.carry(tmp_path / "1", "1.0", images, added=extras_of(tmp_path / "old"))
+    host = Host(root=lab.host.root / "srv/extras")
+    shutil.rmtree(host.root, ignore_errors=True)
+    host.path("releases", "1.0").mkdir(parents=True)
+    host.path("releases", "1.0", "MANIFEST.json").write_bytes(manifest.dump(before.manifest))
+    assert lab.take(before.path)["code"] == 0
+    assert place.put(host, before.path, before.manifest).written == 4
+    base = lab.written(stock.look(lab.host.engine, host.root, before.manifest))
+    later = extras_of(tmp_path / "new", model=b"another" * 50_000, demo=b"newer" * 50_000)
+    images["extra/judge"] = [*ours, layers["new"]]
+    thin = carried.carry(tmp_path / "2", "1.1", images, base, added=later)
+    carries = {part.path for part in thin.manifest.members}
+    documents = {digest for one in thin.manifest.images for digest in (one.manifest, one.config)}
+    blobs = {manifest.blob_path(digest) for digest in (*documents, layers["new"].blob.digest)}
+    assert {path for path in carries if path.startswith("blobs/")} == blobs
+    assert {path for path in carries if path.startswith("extras/")} == {
+        "extras/files/model/model.bin",
+        "extras/wheels/demo-1-py3-none-any.whl",
+    }
+    found = lab.take(thin.path, [before.manifest])
+    assert found["how"] == dict.fromkeys(images, "pulled")
+    assert lab.right(thin.manifest)
+    done = place.put(host, thin.path, thin.manifest)
+    assert (done.written, done.kept) == (2, 2)
+    for path, source in later.members.items():
+        assert host.path(path).read_bytes() == source.read_bytes()
+    whole = carried.carry(tmp_path / "3", "1.1", images, added=later)
+    assert thin.manifest.images == whole.manifest.images
+    here = lab.written(stock.look(lab.host.engine, host.root, thin.manifest))
+    assert delta.gone_files(thin.manifest, here) == []
+    host.path("extras/files/model/kept.bin").write_bytes(b"changed here")
+    here = lab.written(stock.look(lab.host.engine, host.root, thin.manifest))
+    assert delta.gone_files(thin.manifest, here) == ["extras/files/model/kept.bin"]
 
 
 def test_delta_onto_layers_that_were_loaded_is_sent_as_a_thin_archive(

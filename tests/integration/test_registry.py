@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bundle import certificates, delta, store
+from bundle import certificates, delta, store, unseal
+from bundle.cutting import Form
 from bundle.delta import Inventory
 from bundle.door import places
 from bundle.manifest import PRODUCT, Manifest
@@ -35,9 +38,10 @@ def _empty(lab: Lab, hub: Hub) -> None:
     hub.trust()
 
 
-def named(sealed: Manifest) -> Manifest:
+def named(sealed: Manifest, prefix: str = "ml") -> Manifest:
     """The manifest with the names that its images have in the site's registry."""
-    images = tuple(replace(one, reference=f"{ADDRESS}/ml/{one.reference}") for one in sealed.images)
+    top = f"{ADDRESS}/{prefix}"
+    images = tuple(replace(one, reference=f"{top}/{one.reference}") for one in sealed.images)
     return replace(sealed, images=images)
 
 
@@ -139,3 +143,62 @@ def test_engine_that_does_not_trust_the_registry_is_told(lab: Lab, hub: Hub, ful
     assert "certificate" in found["error"]
     assert f"/etc/docker/certs.d/{ADDRESS}/ca.crt" in found["hint"]
     assert not store.ids(lab.host.engine)
+
+
+@pytest.mark.parametrize("lab", ["overlay2"], indirect=True)
+def test_registry_that_goes_away_while_it_is_filled_is_told_and_filled_by_the_next(
+    lab: Lab, hub: Hub, full: Carried
+) -> None:
+    site = hub.site(address=f"{ADDRESS}/away")
+    place = hub.folder / "data/docker/registry/v2/repositories/away"
+
+    def cut_off() -> None:
+        deadline = time.monotonic() + 60
+        while not any(place.rglob("_layers/sha256/*")) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        hub.stop()
+
+    cutter = threading.Thread(target=cut_off)
+    cutter.start()
+    found = lab.take(full.path, site=site)
+    cutter.join()
+    assert found["code"] == 3, found
+    assert "does not answer" in found["error"]
+    assert found["hint"]
+    assert not store.ids(lab.host.engine)
+    assert lab.take(full.path, site=site)["code"] == 3  # before anything is begun
+    hub.start()
+    again = lab.take(full.path, site=site)
+    assert again["code"] == 0, again
+    assert lab.right(named(full.manifest, "away"))
+    sizes = {full.manifest.size_of(d) for one in full.manifest.images for d in one.layers}
+    assert float(again["sent_mb"][0]) < sum(sizes) / 1e6  # what had arrived was not sent again
+
+
+@pytest.mark.parametrize("lab", ["overlay2"], indirect=True)
+def test_registry_that_cannot_write_is_told(lab: Lab, hub: Hub, full: Carried) -> None:
+    place = hub.folder / "data/docker/registry/v2/repositories/broken"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("where a folder must be")
+    found = lab.take(full.path, site=hub.site(address=f"{ADDRESS}/broken"))
+    assert found["code"] == 4, found
+    assert "500" in found["error"]
+    assert "log of the registry" in found["hint"]
+    assert not store.ids(lab.host.engine)
+
+
+@pytest.mark.parametrize("lab", ["overlay2"], indirect=True)
+def test_extras_are_pushed_out_of_parts(
+    lab: Lab, hub: Hub, layers: dict[str, Layer], tmp_path: Path
+) -> None:
+    """A site's own image, its blobs across several parts, as the next release of what is there."""
+    images = {
+        "one": [layers["base"], layers["one"]],
+        "extra/judge": [layers["base"], layers["new"]],
+    }
+    bundle = carry(tmp_path, "1.0", images, form=Form(split=1_000_000))
+    assert len(unseal.parts_of(bundle.path)) > 10
+    found = lab.take(bundle.path, site=hub.site(address=f"{ADDRESS}/cut"))
+    assert found["code"] == 0, found
+    assert set(found["how"].values()) == {"pulled"}
+    assert f"cut/{PRODUCT}/extra/judge:1.0" in hub.names()

@@ -209,6 +209,7 @@ def test_checker_that_was_not_sealed_never_runs(tmp_path: Path, copy: bundles.Ma
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.timeout(600)  # 200 of them at night
 def test_flips_anywhere_are_refused(
     tmp_path: Path, copy: bundles.Made, rng: random.Random, request: pytest.FixtureRequest
 ) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import __version__, carry, images, seal, supply, versions
+from bundle import __version__, carry, images, sbom, seal, supply, versions
 from bundle.components import TOOL, Inventory, parse_go_sum
 from bundle.config import BundleConfig, parse_bundle
 from bundle.engine import Engine
@@ -231,6 +231,42 @@ def test_base_from_a_registry_is_listed_by_its_own_word(
     theirs = by_name["base-of-theirs"]
     assert (theirs.version, theirs.source, theirs.source_version) == ("1+b1", "theirs", "1")
     assert theirs.sha256 == ""
+
+
+@pytest.mark.parametrize("image", ["ops", "postgres"])
+def test_packages_of_a_sites_image_are_those_that_it_has(
+    desk: documents.Desk, inventory: Inventory, packed: tuple[PackedImage, ...], image: str
+) -> None:
+    """An image of ours in the place of a site's: what is read out of its layers is what the locks say of it."""
+    ours = next(one for one in packed if one.image.name == image)
+    theirs = replace(ours, image=replace(ours.image, name=f"extra/{image}"))
+    found = supply.gather(desk.inputs, [theirs], {}, version="1", created=CREATED)
+    for kind in ("deb", "pypi"):
+        assert listed(found, f"extra/{image}", kind) == listed(inventory, image, kind)
+    assert (found.told, found.unread) == ((f"extra/{image}",), ())
+    assert {c.system for c in found.components} == {"debian-13"}
+    assert all(c.sha256 == "" for c in found.components)
+    again = supply.gather(desk.inputs, [theirs], {}, version="1", created=CREATED)
+    assert again == found
+
+
+def test_image_without_a_list_of_packages_is_said_to_be_unread(
+    tmp_path: Path, desk: documents.Desk
+) -> None:
+    image = bundles.packed(tmp_path, "extra/one", zstd_layer(tmp_path, "program", b"\x7fELF"))
+    found = supply.gather(desk.inputs, [image], {}, version="1", created=CREATED)
+    assert (found.told, found.unread, found.components) == ((), ("extra/one",), ())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_bills_with_a_sites_image_pass_their_own_tools(
+    tmp_path: Path, desk: documents.Desk, packed: tuple[PackedImage, ...]
+) -> None:
+    ours = next(one for one in packed if one.image.name == "ops")
+    both = [ours, replace(ours, image=replace(ours.image, name="extra/ops"))]
+    found = supply.gather(desk.inputs, both, {}, version="1", created=CREATED)
+    assert validate_spdx(sbom.dump(sbom.spdx(found)), tmp_path) == []
+    assert validate_cyclonedx(sbom.dump(sbom.cyclonedx(found))) == ""
 
 
 def test_real_inventory_is_looked_up_by_each_ecosystems_rules(

@@ -258,6 +258,34 @@ def test_damage_of_the_head_names_the_first_part(tmp_path: Path, cut: bundles.Ma
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.parametrize("table", ["ours", "theirs", "none"])
+def test_first_part_of_one_bundle_and_the_rest_of_another_are_refused(
+    tmp_path: Path, cut: bundles.Made, table: str
+) -> None:
+    """Signed by the same key, of the same names and sizes."""
+    medium, key = tmp_path / "medium", cut.path.parents[1] / "key" / "sign.key"
+    later = bundles.CREATED + 1
+    other = bundles.make(tmp_path / "other", created=later, key=key, form=Form(split=SPLIT))
+    shutil.copytree(other.path.parent, medium)
+    shutil.copy(cut.path, medium)
+    (place,) = medium.glob("*.parts.json")
+    if table == "ours":
+        shutil.copy(cut.path.with_name(place.name), place)
+    elif table == "none":
+        place.unlink()
+    request = tmp_path / "again.json"
+    done = boot(
+        medium / cut.path.name, *named(cut), "--request", str(request), root=tmp_path / "root"
+    )
+    refused(done)
+    rest = [part.name for part in sorted(medium.glob("*.0??"))][1:]
+    assert all(f"error: {name}: " in done.stderr for name in rest), done.stderr
+    assert f"error: {cut.path.name}: " not in done.stderr
+    assert json.loads(request.read_text())["parts"] == rest
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.timeout(600)  # 200 of them at night
 def test_flips_over_all_parts_are_refused_by_name(
     tmp_path: Path, cut: bundles.Made, rng: random.Random, request: pytest.FixtureRequest
 ) -> None:
@@ -411,7 +439,7 @@ def test_bomb_of_a_key_holder_who_lies_is_stopped_while_unpacking(
 
 
 def test_image_that_claims_to_unpack_to_too_much_is_refused(made_image: manifest.Manifest) -> None:
-    image = dataclasses.replace(made_image.images[0], size=10 << 30)
+    image = dataclasses.replace(made_image.images[0], size=10 << 30, sizes=())
     wrong = dataclasses.replace(made_image, images=(image, *made_image.images[1:]))
     with pytest.raises(unseal.SealError, match="size of the image"):
         unseal.parse_manifest(manifest.dump(wrong))
