@@ -6,6 +6,7 @@ Values and the pure readings of upstream's own files; the documents are made of 
 from __future__ import annotations
 
 import email.parser
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -44,10 +45,20 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
+class Patch:
+    """A change of ours to a package: its file, that file's sha256, and the numbers of the holes that it closes."""
+
+    name: str
+    sha256: str
+    closes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
 class Component:
     """One package in one version, and the images (or `tool`, `site`: beside them) that it is in.
 
-    `sha256` is the digest of the file that was fetched; `h1` is Go's sum of a module.
+    `sha256` is the digest of the file that was fetched; `h1` is Go's sum of a module: both are of the unchanged
+    package, also where `patches` were laid over it.
     """
 
     kind: Kind
@@ -62,6 +73,7 @@ class Component:
     stated: str = ""
     texts: tuple[Text, ...] = ()
     places: tuple[str, ...] = ()
+    patches: tuple[Patch, ...] = ()
 
     @property
     def id(self) -> str:
@@ -112,6 +124,15 @@ def merge(found: Iterable[Component]) -> tuple[Component, ...]:
     return tuple(
         replace(component, places=tuple(sorted(places)))
         for component, places in sorted(merged.items(), key=lambda item: item[0])
+    )
+
+
+def read_patch(name: str, data: bytes) -> Patch:
+    """A patch file, by the words above its changes."""
+    head = data.decode().partition("\n--- ")[0]
+    closes = re.findall(r"CVE-\d+-\d+|GHSA(?:-\w{4}){3}", head)
+    return Patch(
+        name=name, sha256=hashlib.sha256(data).hexdigest(), closes=tuple(sorted(set(closes)))
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bundle import facts, modules, streams
@@ -19,11 +19,13 @@ from bundle.components import (
     GoModule,
     Inventory,
     Kind,
+    Patch,
     deb_source,
     fields,
     merge,
     parse_build_info,
     parse_go_sum,
+    read_patch,
 )
 from bundle.errors import BundleError, IntegrityError
 from bundle.facts import Shelf
@@ -270,14 +272,18 @@ def _modules(source: Source, ours: Sequence[str]) -> list[Component]:
                 f"the program of {name} holds what go.sum does not name: {', '.join(strangers)}"
             )
             raise IntegrityError(message, where=f"images/{name}/go.sum", hint="Run invoke lock.")
-        found += [_module(source, name, module) for module in info.modules]
+        patches = tuple(read_patch(*one) for one in source.inputs.recipes.patches(name).items())
+        found += [
+            _module(source, name, module, patches if module.path == info.main else ())
+            for module in info.modules
+        ]
         own = next((c for c in found if c.name == GO_LICENCE), None)
         said = Facts(licence="BSD-3-Clause", texts=own.texts if own else ())
         found.append(_component("golang", STANDARD, info.go.removeprefix("go"), name, said))
     return found
 
 
-def _module(source: Source, name: str, module: GoModule) -> Component:
+def _module(source: Source, name: str, module: GoModule, patches: tuple[Patch, ...]) -> Component:
     wanted = modules.Wanted(path=module.path, version=module.version, kind="zip", h1=module.h1)
     path = source.inputs.store.file(wanted)
 
@@ -286,9 +292,10 @@ def _module(source: Source, name: str, module: GoModule) -> Component:
 
     digest = source.inputs.store.proven(wanted)
     said = source.inputs.shelf.learn(digest, read)
-    return _component(
+    found = _component(
         "golang", module.path, module.version, name, said, h1=module.h1, sha256=digest
     )
+    return replace(found, patches=patches)
 
 
 def build_info(source: Source, name: str) -> BuildInfo:
