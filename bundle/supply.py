@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bundle import facts, modules, streams
@@ -115,7 +115,14 @@ def lineage(recipes: Recipes, name: str) -> list[Recipe]:
 
 
 def _component(
-    kind: Kind, name: str, version: str, place: str, said: Facts, **more: str
+    kind: Kind,
+    name: str,
+    version: str,
+    place: str,
+    said: Facts,
+    *,
+    patches: tuple[Patch, ...] = (),
+    **more: str,
 ) -> Component:
     return Component(
         kind=kind,
@@ -127,6 +134,7 @@ def _component(
         stated=said.stated if kind == "pypi" else "",
         texts=said.texts,
         places=(place,),
+        patches=patches,
         **more,
     )
 
@@ -292,10 +300,8 @@ def _module(source: Source, name: str, module: GoModule, patches: tuple[Patch, .
 
     digest = source.inputs.store.proven(wanted)
     said = source.inputs.shelf.learn(digest, read)
-    found = _component(
-        "golang", module.path, module.version, name, said, h1=module.h1, sha256=digest
-    )
-    return replace(found, patches=patches)
+    sums = {"h1": module.h1, "sha256": digest}
+    return _component("golang", module.path, module.version, name, said, patches=patches, **sums)
 
 
 def build_info(source: Source, name: str) -> BuildInfo:

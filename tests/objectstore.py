@@ -12,36 +12,40 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio, MinioAdmin
-from minio.commonconfig import ENABLED
 from minio.credentials import Credentials, StaticProvider
-from minio.error import S3Error
+from minio.error import MinioAdminException, S3Error
 from minio.signer import sign_v4_s3
-from minio.versioningconfig import VersioningConfig
 from urllib3 import HTTPResponse
 
 from bundle import certificates, images
 from bundle.builder import Build, build
-from bundle.config import cache_folder, parse_bundle
+from bundle.config import cache_folder, parse_bundle, parse_site
 from bundle.engine import Engine
 from bundle.images import Workshop
-from bundle.ops.buckets import policy
+from bundle.ops.buckets import make_so
 from bundle.recipes import content_key, tree
-from bundle.services.minio import bucket
+from bundle.services import mlflow, services
 from tests.bundles import TOP
 
 REGION = "us-east-1"
 ROOT = ("rootname", "rootsecret-0123456789")
-WRITER = ("writername", "writersecret-0123456789")
-BUCKET = "bucket"
+BUCKETS = [b for service in services(parse_site("")) for b in service.buckets]
+KEYS = {
+    bucket.user: (f"key-of-{bucket.user}", f"secret-of-{bucket.user}-0123456789")
+    for bucket in BUCKETS
+}
+BUCKET, WRITER = mlflow.BUCKET, KEYS["mlflow"]
 NAME = "127.0.0.1"
+VERSITYGW = "v1.8.0"
 
 
 def program(engine: Engine, folder: Path) -> Path:
@@ -98,6 +102,7 @@ class Server:
     port: int
     pid: int
     root_ca: Path
+    kind: str = "minio"
 
     @property
     def pool(self) -> urllib3.PoolManager:
@@ -115,6 +120,26 @@ class Server:
         """The administrator's client."""
         place = f"{NAME}:{self.port}"
         return MinioAdmin(endpoint=place, credentials=StaticProvider(*ROOT), http_client=self.pool)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What the product asks of bundle.ops.buckets for this server."""
+        return {
+            "endpoint": f"{NAME}:{self.port}",
+            "root_ca": str(self.root_ca),
+            "key": ROOT[0],
+            "secret": ROOT[1],
+            "buckets": [
+                {
+                    "name": bucket.name,
+                    "key": KEYS[bucket.user][0],
+                    "secret": KEYS[bucket.user][1],
+                    "on_bucket": list(bucket.on_bucket),
+                    "on_objects": list(bucket.on_objects),
+                }
+                for bucket in BUCKETS
+            ],
+        }
 
     def raw(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
@@ -163,14 +188,9 @@ class Server:
 
 @contextlib.contextmanager
 def serving(program: Path, folder: Path) -> Iterator[Server]:
-    """`program` as a server with TLS, a versioned bucket, and one user who may what our services' users may."""
-    folder.mkdir(parents=True)
-    certs, root_ca = folder / "certs", folder / "root.crt"
-    _certify(certs, root_ca)
-    with socket.socket() as free:
-        free.bind((NAME, 0))
-        port = free.getsockname()[1]
-    words = ["server", str(folder / "data"), "--certs-dir", str(certs), "--quiet"]
+    """`program` as a server with TLS, and the product's own buckets and users."""
+    root_ca, port = _certify(folder), _free_port()
+    words = ["server", str(folder / "data"), "--certs-dir", str(folder / "certs"), "--quiet"]
     settings = {
         "MINIO_ROOT_USER": ROOT[0],
         "MINIO_ROOT_PASSWORD": ROOT[1],
@@ -178,24 +198,79 @@ def serving(program: Path, folder: Path) -> Iterator[Server]:
         "MINIO_UPDATE": "off",
         # A key of this server's own for SSE-S3 and SSE-KMS: the paths through encryption are tried too.
         "MINIO_KMS_SECRET_KEY": "key:IyqsU3kMFloCNup4BsZtf/rmfHVcTgznO2F25CkEH1g=",
-        "HOME": str(folder),
-        "PATH": os.environ["PATH"],
     }
-    with (folder / "log").open("w") as log:
-        child = subprocess.Popen(
-            [program, *words, "--address", f"{NAME}:{port}"], env=settings, stdout=log, stderr=log
-        )
-    server = Server(port=port, pid=child.pid, root_ca=root_ca)
-    try:
-        _furnish(server, folder)
+    command = [str(program), *words, "--address", f"{NAME}:{port}"]
+    with _running(command, folder, settings) as pid:
+        server = Server(port=port, pid=pid, root_ca=root_ca)
+        _patiently(lambda: make_so(server.request), folder)
         yield server
+
+
+@contextlib.contextmanager
+def serving_other(program: Path, folder: Path) -> Iterator[Server]:
+    """versitygw as a server with TLS: another program, by other people, that speaks S3."""
+    root_ca, port = _certify(folder), _free_port()
+    for name in ("data", "versions", "iam"):
+        (folder / name).mkdir()
+    words = ["--access", ROOT[0], "--secret", ROOT[1], "--region", REGION, "--quiet"]
+    words += [
+        "--cert",
+        str(folder / "certs/public.crt"),
+        "--key",
+        str(folder / "certs/private.key"),
+    ]
+    words += ["--iam-dir", str(folder / "iam"), "--port", f"{NAME}:{port}"]
+    words += ["posix", "--versioning-dir", str(folder / "versions"), str(folder / "data")]
+    with _running([str(program), *words], folder, {}) as pid:
+        server = Server(port=port, pid=pid, root_ca=root_ca, kind="versitygw")
+        _patiently(server.client().list_buckets, folder)
+        yield server
+
+
+def versitygw() -> Path:
+    """That server's program, built out of its module once and kept in the cache."""
+    folder = cache_folder() / "versitygw" / VERSITYGW
+    if not (folder / "versitygw").is_file():
+        settings = {**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0"}
+        module = f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"
+        subprocess.run(["go", "install", "-trimpath", module], check=True, env=settings)
+    return folder / "versitygw"
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((NAME, 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _running(command: list[str], folder: Path, settings: Mapping[str, str]) -> Iterator[int]:
+    own = {**settings, "HOME": str(folder), "PATH": os.environ["PATH"]}
+    with (folder / "log").open("w") as log:
+        child = subprocess.Popen(command, env=own, stdout=log, stderr=log)
+    try:
+        yield child.pid
     finally:
         child.kill()
         child.wait()
 
 
-def _certify(certs: Path, root_ca: Path) -> None:
-    certs.mkdir()
+def _patiently(act: Callable[[], object], folder: Path) -> None:
+    """Do `act` as soon as the server lets it be done."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            act()
+            return
+        except (urllib3.exceptions.HTTPError, S3Error, MinioAdminException):
+            assert time.monotonic() < until, (folder / "log").read_text()
+            time.sleep(0.2)
+
+
+def _certify(folder: Path) -> Path:
+    """Make a certificate and its key for a server, as MinIO wants them named; the root that clients trust."""
+    certs, root_ca = folder / "certs", folder / "root.crt"
+    certs.mkdir(parents=True)
     root = certificates.make_root("s3")
     middle = certificates.make_intermediate(root, "s3.internal", "s3")
     leaf = certificates.make_leaf(middle, (NAME, "minio.s3.internal"), 30)
@@ -203,28 +278,7 @@ def _certify(certs: Path, root_ca: Path) -> None:
     chain = certificates.pem(leaf.certificate) + certificates.pem(middle.certificate)
     (certs / "public.crt").write_bytes(chain)
     (certs / "private.key").write_bytes(certificates.key_pem(leaf.key))
-
-
-def _furnish(server: Server, folder: Path) -> None:
-    """Wait until it answers, then make the bucket and its user."""
-    client, until = server.client(), time.monotonic() + 60
-    while True:
-        try:
-            client.make_bucket(BUCKET)
-            break
-        except (urllib3.exceptions.HTTPError, S3Error):
-            assert time.monotonic() < until, (folder / "log").read_text()
-            time.sleep(0.1)
-    client.set_bucket_versioning(BUCKET, VersioningConfig(ENABLED))
-    declared = bucket(BUCKET, "writer")
-    rights = {
-        "name": BUCKET,
-        "on_bucket": list(declared.on_bucket),
-        "on_objects": list(declared.on_objects),
-    }
-    server.admin.user_add(*WRITER)
-    server.admin.policy_add(BUCKET, policy=policy(rights))
-    server.admin.policy_set(BUCKET, user=WRITER[0])
+    return root_ca
 
 
 def text(answer: HTTPResponse) -> str:

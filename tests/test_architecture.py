@@ -371,3 +371,9 @@ def test_table_names_what_exists_once() -> None:
     assert len(names) == len(set(names))
     helpers = {helper for group in HELPERS.values() for helper in group}
     assert helpers <= set(names)
+
+
+def test_root_key_of_the_object_store_is_used_by_bootstrap_only() -> None:
+    """Beside the server itself, which takes it from its own files."""
+    found = {name_of(path) for path in MODULES if "MINIO_ROOT" in path.read_text("utf-8")}
+    assert found == {"bootstrap", "services"}

@@ -75,8 +75,15 @@ def look(stage: Stage) -> dict[str, Any]:
         "root_ca": ROOT_CA,
         "database": internal(plan.site, "postgres"),
         "endpoint": f"{internal(plan.site, 'minio')}:9000",
-        "key": secret(stage, "MINIO_ROOT_USER").reveal(),
-        "secret": secret(stage, "MINIO_ROOT_PASSWORD").reveal(),
+        "buckets": [
+            {
+                "name": bucket.name,
+                "key": secret(stage, bucket.key).reveal(),
+                "secret": secret(stage, bucket.secret).reveal(),
+            }
+            for service in plan.services
+            for bucket in service.buckets
+        ],
         "servers": servers,
         "roles": [_role(stage, role) for database in plan.databases for role in database.roles],
         "serving": [_role(stage, d.role) for d in plan.databases if d.owner],

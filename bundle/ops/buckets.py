@@ -14,7 +14,11 @@ from minio.versioningconfig import VersioningConfig
 
 
 def policy(bucket: dict[str, Any]) -> dict[str, Any]:
-    """The policy of a bucket's user; the Deny matters: this server lets s3:DeleteObject destroy single versions."""
+    """The policy of a bucket's user.
+
+    The denials matter: this server lets s3:DeleteObject destroy single versions, and any user make further keys for
+    himself, which would outlive a change of his own.
+    """
     arn = f"arn:aws:s3:::{bucket['name']}"
     return {
         "Version": "2012-10-17",
@@ -22,6 +26,7 @@ def policy(bucket: dict[str, Any]) -> dict[str, Any]:
             {"Effect": "Allow", "Action": bucket["on_bucket"], "Resource": [arn]},
             {"Effect": "Allow", "Action": bucket["on_objects"], "Resource": [f"{arn}/*"]},
             {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion"], "Resource": [f"{arn}/*"]},
+            {"Effect": "Deny", "Action": ["admin:*"]},
         ],
     }
 

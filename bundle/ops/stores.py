@@ -69,16 +69,17 @@ def plain_refused(request: dict[str, Any]) -> str:
 
 
 def versioning(request: dict[str, Any]) -> dict[str, str]:
-    """The state of versioning of each bucket that there is."""
-    client = Minio(
-        request["endpoint"],
-        credentials=StaticProvider(request["key"], request["secret"]),
-        http_client=urllib3.PoolManager(
-            cert_reqs="CERT_REQUIRED", ca_certs=request["root_ca"], timeout=10, retries=False
-        ),
+    """The state of versioning of each bucket that there is, asked with the key of the service that it is for."""
+    pool = urllib3.PoolManager(
+        cert_reqs="CERT_REQUIRED", ca_certs=request["root_ca"], timeout=10, retries=False
     )
-    names = [bucket.name for bucket in client.list_buckets()]
-    return {name: str(client.get_bucket_versioning(name).status) for name in names}
+    found = {}
+    for bucket in request["buckets"]:
+        provider = StaticProvider(bucket["key"], bucket["secret"])
+        client = Minio(request["endpoint"], credentials=provider, http_client=pool)
+        if client.bucket_exists(bucket["name"]):
+            found[bucket["name"]] = str(client.get_bucket_versioning(bucket["name"]).status)
+    return found
 
 
 CHANGES = (

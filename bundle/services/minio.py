@@ -13,13 +13,17 @@ READ_WRITE = (
     "s3:AbortMultipartUpload",
     "s3:ListMultipartUploadParts",
 )
-LIST = ("s3:ListBucket", "s3:ListBucketMultipartUploads")
-VERSIONS = ("s3:ListBucketVersions", "s3:GetBucketVersioning", "s3:GetBucketLocation")
+ON_BUCKET = (
+    "s3:ListBucket",
+    "s3:ListBucketMultipartUploads",
+    "s3:GetBucketLocation",
+    "s3:GetBucketVersioning",
+)
 
 
 def bucket(name: str, user: str) -> Bucket:
     """A bucket whose user reads and writes objects, and lists; versions outlive what that user does."""
-    return Bucket(name=name, user=user, on_bucket=LIST, on_objects=READ_WRITE)
+    return Bucket(name=name, user=user, on_bucket=ON_BUCKET, on_objects=READ_WRITE)
 
 
 def key_pair(user: str) -> tuple[SecretSpec, SecretSpec]:

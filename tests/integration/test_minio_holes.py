@@ -86,7 +86,7 @@ def lost(server: Server, name: str, key: SseCustomerKey | None = None) -> bool:
     try:
         return text(server.client(WRITER).get_object(BUCKET, name, ssec=key)) != "hello"
     except S3Error as error:
-        return error.code != "NoSuchKey"
+        return str(error.code) != "NoSuchKey"
 
 
 def put_without_signature(server: Server, name: str) -> bool:
@@ -253,6 +253,16 @@ def versions_forced_away(server: Server, name: str) -> bool:
     return not list(versions)
 
 
+def copy_by_presigned_put(server: Server, name: str) -> bool:
+    """SN-2026-011: a URL for one upload copies what its holder may not read."""
+    client = server.client(WRITER)
+    client.put_object(BUCKET, f"{name}-source", io.BytesIO(b"hello"), 5)
+    url = client.presigned_put_object(BUCKET, name)
+    target = url.removeprefix(f"https://{objectstore.NAME}:{server.port}")
+    server.raw("PUT", target, {"X-Amz-Copy-Source": f"/{BUCKET}/{name}-source"})
+    return there(server, name)
+
+
 SELECT = """<SelectObjectContentRequest><Expression>select count(*) from s3object</Expression>
 <ExpressionType>SQL</ExpressionType><InputSerialization><CompressionType>GZIP</CompressionType>{form}
 </InputSerialization><OutputSerialization><CSV/></OutputSerialization></SelectObjectContentRequest>"""
@@ -305,6 +315,7 @@ HOLES: dict[str, Callable[[Server, str], bool]] = {
     "replica-version": replica_version,
     "replica-version-archive": replica_version_archive,
     "versions-forced-away": versions_forced_away,
+    "copy-by-presigned-put": copy_by_presigned_put,
     **{f"select-{form}": select(form) for form in FORMS},
 }
 
