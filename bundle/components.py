@@ -18,6 +18,7 @@ TOOL = "tool"  # the place of the wheels that travel beside the images
 SITE = "site"  # the place of the wheels that a site added
 BESIDE = (TOOL, SITE)
 MAGIC = b"\xff Go buildinf:"
+PATCHED = "./patched"  # where a build of ours puts the copy of a module that it patches
 INLINE = 2  # the flag of Go 1.18 and later: the texts follow the header
 SUITES = {"bookworm": "12", "trixie": "13", "forky": "14"}
 LICENCE_FILE = re.compile(
@@ -152,7 +153,7 @@ def deb_source(control: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class GoModule:
-    """A module that is linked into a program, with Go's sum of it."""
+    """A module that is linked into a program, with Go's sum of it; that of one that we patched is empty."""
 
     path: str
     version: str
@@ -177,7 +178,7 @@ def parse_build_info(data: bytes) -> BuildInfo:
         raise ValueError("not the build information of Go 1.18 or later")
     go, rest = _text(data[32:])
     table, _ = _text(rest)
-    main, modules = "", []
+    main, modules, before = "", [], [""]
     for line in table[16:-16].decode().splitlines():  # between two marks of 16 bytes
         parts = line.split("\t")
         if parts[0] == "path":
@@ -185,7 +186,10 @@ def parse_build_info(data: bytes) -> BuildInfo:
         elif parts[0] in ("mod", "dep") and len(parts) >= 4 and parts[3]:
             modules.append(GoModule(path=parts[1], version=parts[2], h1=parts[3]))
         elif parts[0] == "=>":
-            raise ValueError("a replaced module, which no lock of ours knows")
+            if parts[1] != PATCHED:
+                raise ValueError("a replaced module, which no lock of ours knows")
+            modules.append(GoModule(path=before[1], version=before[2], h1=""))
+        before = parts
     return BuildInfo(go=go.decode(), main=main, modules=tuple(sorted(modules)))
 
 

@@ -114,8 +114,9 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class SecretSpec:
-    """A generated secret of the store; `mounted`: the service sees it under /run/secrets.
+    """A secret of the store; `mounted`: the service sees it under /run/secrets.
 
+    It is generated, unless `reference` says where the site has it.
     `rotation`: what a new value costs. `free`: nobody notices; `logout`: sessions end; `data`: what it encrypts must be
     encrypted anew; `kit`: it belongs to the root's key, and changes with that only.
     """
@@ -124,6 +125,7 @@ class SecretSpec:
     kind: Literal["token", "password", "name"] = "token"
     mounted: bool = True
     rotation: Rotation = "free"
+    reference: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bundle import facts, modules, streams
@@ -274,21 +274,31 @@ def _modules(source: Source, ours: Sequence[str]) -> list[Component]:
         locked, files = parse_go_sum(source.inputs.go_sum(name))
         source.inputs.fetch_modules(modules.locked(locked, files))
         info = build_info(source, name)
-        strangers = [m.path for m in info.modules if locked.get((m.path, m.version)) != m.h1]
+        patches = tuple(read_patch(*one) for one in source.inputs.recipes.patches(name).items())
+        linked = [_as_locked(module, locked, patches) for module in info.modules]
+        strangers = [m.path for m in linked if not m.h1 or locked.get((m.path, m.version)) != m.h1]
         if strangers:
             message = (
                 f"the program of {name} holds what go.sum does not name: {', '.join(strangers)}"
             )
             raise IntegrityError(message, where=f"images/{name}/go.sum", hint="Run invoke lock.")
-        patches = tuple(read_patch(*one) for one in source.inputs.recipes.patches(name).items())
         found += [
-            _module(source, name, module, patches if module.path == info.main else ())
-            for module in info.modules
+            _module(source, name, module, () if was.h1 else patches)
+            for was, module in zip(info.modules, linked, strict=True)
         ]
         own = next((c for c in found if c.name == GO_LICENCE), None)
         said = Facts(licence="BSD-3-Clause", texts=own.texts if own else ())
         found.append(_component("golang", STANDARD, info.go.removeprefix("go"), name, said))
     return found
+
+
+def _as_locked(
+    module: GoModule, locked: Mapping[tuple[str, str], str], patches: tuple[Patch, ...]
+) -> GoModule:
+    """A module that we patched has no sum in the program: it was fetched by the sum that go.sum has."""
+    if module.h1 or not patches:
+        return module
+    return replace(module, h1=locked.get((module.path, module.version), ""))
 
 
 def _module(source: Source, name: str, module: GoModule, patches: tuple[Patch, ...]) -> Component:

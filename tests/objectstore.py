@@ -33,7 +33,7 @@ from bundle.engine import Engine
 from bundle.images import Workshop
 from bundle.ops.buckets import make_so
 from bundle.recipes import content_key, tree
-from bundle.services import mlflow, services
+from bundle.services import services
 from tests.bundles import TOP
 
 REGION = "us-east-1"
@@ -43,7 +43,8 @@ KEYS = {
     bucket.user: (f"key-of-{bucket.user}", f"secret-of-{bucket.user}-0123456789")
     for bucket in BUCKETS
 }
-BUCKET, WRITER = mlflow.BUCKET, KEYS["mlflow"]
+BUCKET = next(bucket.name for bucket in BUCKETS if bucket.user == "mlflow")
+WRITER = KEYS["mlflow"]
 NAME = "127.0.0.1"
 VERSITYGW = "v1.8.0"
 
@@ -122,11 +123,19 @@ class Server:
         return MinioAdmin(endpoint=place, credentials=StaticProvider(*ROOT), http_client=self.pool)
 
     @property
+    def place(self) -> dict[str, Any]:
+        """It as one-off containers are told of it."""
+        return {
+            "endpoint": f"{NAME}:{self.port}",
+            "region": REGION,
+            "root_ca": str(self.root_ca),
+        }
+
+    @property
     def request(self) -> dict[str, Any]:
         """What the product asks of bundle.ops.buckets for this server."""
         return {
-            "endpoint": f"{NAME}:{self.port}",
-            "root_ca": str(self.root_ca),
+            "store": self.place,
             "key": ROOT[0],
             "secret": ROOT[1],
             "buckets": [

@@ -164,6 +164,17 @@ def test_other_build_info_is_refused(damage: bytes) -> None:
         parse_build_info(damage)
 
 
+def test_module_that_we_patched_has_no_sum_in_the_program() -> None:
+    from tests.supplies import build_info
+
+    lines = "path\tm/n\nmod\tm/n\tv1\n=>\t./patched\t(devel)\t\ndep\ta\tv1\th1:a=\n"
+    info = parse_build_info(build_info(lines))
+    assert [(m.path, m.version, m.h1) for m in info.modules] == [
+        ("a", "v1", "h1:a="),
+        ("m/n", "v1", ""),
+    ]
+
+
 def test_replaced_module_is_refused() -> None:
     from tests.supplies import build_info
 

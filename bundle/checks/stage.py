@@ -12,7 +12,7 @@ from bundle.errors import CommandError
 from bundle.gateway_client import address
 from bundle.inside import ask, execute, inspect
 from bundle.model import Secret, Service, role_secret
-from bundle.services.mlflow import BUCKET
+from bundle.services import s3
 from bundle.services.names import ROOT_CA, internal, public
 
 DOORS = ("portal", "mlflow", "phoenix")
@@ -69,12 +69,15 @@ def look(stage: Stage) -> dict[str, Any]:
     servers = [
         {"name": s.names[0], "port": s.port, "starttls": s.name == "postgres"}
         for s in plan.services
-        if "data" in s.networks
+        if "data" in s.networks and s.port
     ]
+    if plan.site.s3_endpoint:
+        name, port = s3.host_and_port(plan.site)
+        servers.append({"name": name, "port": port, "starttls": False, "ca": plan.site.s3_ca})
     request = {
         "root_ca": ROOT_CA,
         "database": internal(plan.site, "postgres"),
-        "endpoint": f"{internal(plan.site, 'minio')}:9000",
+        "store": s3.place(plan.site),
         "buckets": [
             {
                 "name": bucket.name,
@@ -144,14 +147,14 @@ def find_rows(stage: Stage) -> dict[str, Any]:
     request = {
         "root_ca": ROOT_CA,
         "database": internal(stage.plan.site, "postgres"),
-        "endpoint": f"{internal(stage.plan.site, 'minio')}:9000",
+        "store": s3.place(stage.plan.site),
         "mlflow": _role(stage, "mlflow"),
         "phoenix": _role(stage, "phoenix"),
         "run": sample["mlflow_run_id"],
         "traces": list(sample["traces"].values()),
         "key": secret(stage, "S3_MLFLOW_KEY").reveal(),
         "secret": secret(stage, "S3_MLFLOW_SECRET").reveal(),
-        "bucket": BUCKET,
+        "bucket": stage.plan.site.s3_bucket_mlflow,
     }
     answer: dict[str, Any] = stage.notes.once(
         "rows", lambda: ask(stage.plan, stage.host, "rows", request, timeout=35)
