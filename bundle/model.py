@@ -114,9 +114,8 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class SecretSpec:
-    """A secret of the store; `mounted`: the service sees it under /run/secrets.
+    """A secret of the store, generated unless the site has it at `reference`; `mounted`: it is in /run/secrets.
 
-    It is generated, unless `reference` says where the site has it.
     `rotation`: what a new value costs. `free`: nobody notices; `logout`: sessions end; `data`: what it encrypts must be
     encrypted anew; `kit`: it belongs to the root's key, and changes with that only.
     """

@@ -10,6 +10,9 @@ from bundle.services import forward, s3
 from bundle.services.names import database_url, door_hosts, internal, port
 
 
+FIRST = "MLFLOW_AUTH_ADMIN_PASSWORD"
+
+
 def environment(site: SiteConfig) -> dict[str, str]:
     """The server's settings; no secret is among them."""
     name = internal(site, "mlflow")
@@ -89,12 +92,7 @@ def service(site: SiteConfig) -> Service:
         buckets=(s3.bucket(site.s3_bucket_mlflow, "mlflow"),),
         secrets=(
             SecretSpec(name="MLFLOW_STACK_PASSWORD", kind="password", mounted=False),
-            SecretSpec(
-                name="MLFLOW_AUTH_ADMIN_PASSWORD",
-                kind="password",
-                mounted=False,
-                rotation="logout",
-            ),
+            SecretSpec(name=FIRST, kind="password", mounted=False, rotation="logout"),
             SecretSpec(name="MLFLOW_FLASK_SERVER_SECRET_KEY", rotation="logout"),
             SecretSpec(name="MLFLOW_CRYPTO_KEK_PASSPHRASE", rotation="data"),
             SecretSpec(name="DB_MLFLOW", mounted=False),
