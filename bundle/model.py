@@ -116,7 +116,7 @@ class Bucket:
 class SecretSpec:
     """A secret of the store, generated unless the site has it at `reference`; `mounted`: it is in /run/secrets.
 
-    `rotation`: a new value is noticed by nobody (`free`), ends sessions, needs `data` encrypted anew, or is the `kit`'s.
+    `rotation`: a new value is noticed by nobody (`free`), ends sessions, needs `data` encrypted anew, or is the kit's.
     """
 
     name: str

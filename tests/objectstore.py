@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import urllib3
 from minio import Minio, MinioAdmin
 from minio.credentials import Credentials, StaticProvider
-from minio.error import MinioAdminException, S3Error
+from minio.error import MinioAdminException, MinioException
 from minio.signer import sign_v4_s3
 from urllib3 import HTTPResponse
 
@@ -271,7 +271,7 @@ def _patiently(act: Callable[[], object], folder: Path) -> None:
         try:
             act()
             return
-        except (urllib3.exceptions.HTTPError, S3Error, MinioAdminException):
+        except (urllib3.exceptions.HTTPError, MinioException, MinioAdminException):
             assert time.monotonic() < until, (folder / "log").read_text()
             time.sleep(0.2)
 

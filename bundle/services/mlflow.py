@@ -9,7 +9,6 @@ from bundle.model import Database, Mount, Secret, SecretSpec, Service, Volume
 from bundle.services import forward, s3
 from bundle.services.names import database_url, door_hosts, internal, port
 
-
 FIRST = "MLFLOW_AUTH_ADMIN_PASSWORD"
 
 
