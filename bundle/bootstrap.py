@@ -11,13 +11,17 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from bundle.errors import CommandError
 from bundle.host import Host
 from bundle.inside import ask
 from bundle.model import Database, Secret, role_secret
 from bundle.plan import Plan
+from bundle.run import log
+from bundle.services import s3
 from bundle.services.names import ROOT_CA, internal
+from bundle.words import say
 
 SCRAM_ITERATIONS = 4096
 OPS_WITHIN_S = 120
@@ -137,8 +141,9 @@ def make_buckets(
     plan: Plan, host: Host, store: Mapping[str, Secret], gone: Iterable[Secret] = ()
 ) -> list[str]:
     """Make buckets, users and policies so, and the users with the keys `gone` go; returns the buckets that are new.
+    On the site's own S3 only look.
 
-    Raises CommandError when the object store refuses.
+    Raises CommandError when the object store refuses, or is not as it must be.
     """
     buckets = [
         {
@@ -151,15 +156,38 @@ def make_buckets(
         for service in plan.services
         for bucket in service.buckets
     ]
+    place = s3.place(plan.site)
+    if plan.site.s3_endpoint:
+        see_theirs(plan, host, {"store": place, "buckets": buckets})
+        return []
     request = {
-        "endpoint": f"{internal(plan.site, 'minio')}:9000",
-        "root_ca": ROOT_CA,
+        "store": place,
         "key": store["MINIO_ROOT_USER"].reveal(),
         "secret": store["MINIO_ROOT_PASSWORD"].reveal(),
         "buckets": buckets,
         "gone": [key.reveal() for key in gone],
     }
     return list(ask(plan, host, "buckets", request, timeout=OPS_WITHIN_S)["made"])
+
+
+def see_theirs(plan: Plan, host: Host, request: Mapping[str, Any]) -> None:
+    """See that the buckets of the site's own S3 are there, versioned, and that the key may do its work.
+
+    Raises CommandError with everything that is wrong.
+    """
+    found = ask(plan, host, "theirs", request, timeout=OPS_WITHIN_S)
+    for name in found["loose"]:
+        said = say(
+            f"{name}: the key may destroy versions; its policy should deny s3:DeleteObjectVersion",
+            f"{name}: 이 키로 버전을 지울 수 있습니다. 정책에서 s3:DeleteObjectVersion을 거부하십시오",
+        )
+        log.warning("  %s", said)
+    if found["wrong"]:
+        hint = say(
+            "Make the buckets with versioning there, and give the key its rights (docs/object-store.md).",
+            "그 저장소에 버전 관리 버킷을 만들고 키에 권한을 주십시오 (docs/object-store.md).",
+        )
+        raise CommandError("; ".join(found["wrong"]), where=plan.site.s3_endpoint, hint=hint)
 
 
 def check_separation(plan: Plan, host: Host, store: Mapping[str, Secret]) -> None:

@@ -211,7 +211,7 @@ def _mlflow(browser: Any, wanted: dict[str, str]) -> str:
     page.goto(f"https://{DOMAIN}:8444/#/experiments{where}", timeout=PATIENCE)
     page.get_by_role("link", name=wanted["experiment"], exact=True).click(timeout=PATIENCE)
     page.wait_for_url(re.compile(r"/experiments/\d+"), timeout=PATIENCE)
-    number = page.url.partition("/experiments/")[2].partition("/")[0]
+    number = page.url.partition("/experiments/")[2].partition("?")[0].partition("/")[0]
     page.goto(f"https://{DOMAIN}:8444/#/experiments/{number}/runs{where}", timeout=PATIENCE)
     run = page.locator(f"a[href*='/experiments/{number}/runs/']").first
     name = run.inner_text(timeout=PATIENCE)

@@ -25,6 +25,7 @@ from bundle.settings import (
     domain_problem,
     named,
 )
+from bundle.siteform import s3_problems
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,6 +73,14 @@ class SiteConfig:
     audit_folder: str
     audit_command: tuple[str, ...]
     audit_keep_days: int
+    s3_endpoint: str
+    s3_region: str
+    s3_key: str
+    s3_secret: str
+    s3_ca: str
+    s3_bucket_mlflow: str
+    s3_bucket_exports: str
+    s3_bucket_backups: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +229,8 @@ def parse_site(text: str, where: str = "site.toml") -> SiteConfig:
             problems.append(Problem(where=f"{where}: registry", message=message, hint=hint))
         for key, message, hint in provider_problems(values):
             problems.append(Problem(where=f"{where}: {key}", message=message, hint=hint))
+        own = {setting.attribute: setting.default for setting in SITE}
+        problems += s3_problems(f"{where}: s3", values, own)
     if problems:
         raise ConfigError.of(problems)
     return SiteConfig(**values)

@@ -114,16 +114,16 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class SecretSpec:
-    """A generated secret of the store; `mounted`: the service sees it under /run/secrets.
+    """A secret of the store, generated unless the site has it at `reference`; `mounted`: it is in /run/secrets.
 
-    `rotation`: what a new value costs. `free`: nobody notices; `logout`: sessions end; `data`: what it encrypts must be
-    encrypted anew; `kit`: it belongs to the root's key, and changes with that only.
+    `rotation`: a new value is noticed by nobody (`free`), ends sessions, needs `data` encrypted anew, or is the kit's.
     """
 
     name: str
     kind: Literal["token", "password", "name"] = "token"
     mounted: bool = True
     rotation: Rotation = "free"
+    reference: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

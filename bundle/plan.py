@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bundle.config import SiteConfig
 from bundle.model import Database, ExtraService, Service
-from bundle.services import services
+from bundle.services import forward, s3, services
 from bundle.services.names import internal, public
 
 PROJECT = "tracking"
@@ -53,7 +53,12 @@ class Plan:
         return f"tracking-extra/{name}:{self.version}"
 
     def aliases(self, service: Service, network: str) -> tuple[str, ...]:
-        """The names of `service` on `network`: the doors' public names lead to the gateway where the extras are."""
+        """The names of `service` on `network`: the doors' public names lead to the gateway where the extras are.
+
+        The name of the site's own S3 leads to the forwarder, beside the stores.
+        """
+        if network == "data" and service.name == s3.store(self.site) == forward.NAME:
+            return (*service.names, s3.host_and_port(self.site)[0])
         if network != EXTRAS:
             return service.names
         doors = (public(self.site, door) for door in ("portal", "mlflow", "phoenix"))

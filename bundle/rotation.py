@@ -57,7 +57,8 @@ class Row:
 
 def specs(plan: Plan, accounts: Iterable[str]) -> tuple[SecretSpec, ...]:
     """Every secret of the store: those of the services, of our own `accounts`, and of the root's key."""
-    declared = [spec for service in plan.services for spec in service.secrets]
+    every = [spec for service in plan.services for spec in service.secrets]
+    declared = [spec for spec in every if not spec.reference]  # the others are the site's to change
     own = [SecretSpec(name=name) for name in accounts]
     return (*declared, *own, SecretSpec(name=PASSPHRASE, rotation="kit"))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundle.references import reference_problem
+from bundle.siteform import bucket_problem, endpoint_problem, pem_problem, region_problem
 
 REGISTRY = re.compile(
     r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z"
@@ -375,6 +376,52 @@ SITE = (
         default=0,
         help="files of the audit log whose lines are all older than this are deleted; 0: never",
         check=between(0, 36500),
+    ),
+    Setting(
+        key="s3.endpoint",
+        default="",
+        help="the site's own S3 in MinIO's place, https://host[:port]; empty: this stack's MinIO."
+        " It must be in allow with its address. See docs/object-store.md",
+        check=endpoint_problem,
+    ),
+    Setting(key="s3.region", default="us-east-1", help="its region", check=region_problem),
+    Setting(
+        key="s3.key",
+        default="",
+        help="where the access key's name is, never itself: secret://file/PATH and so on, see docs/secrets.md",
+        check=reference_problem,
+        secret=True,
+    ),
+    Setting(
+        key="s3.secret",
+        default="",
+        help="where the secret key is, in the same way",
+        check=reference_problem,
+        secret=True,
+    ),
+    Setting(
+        key="s3.ca",
+        default="",
+        help="the CA that signed its certificate, as PEM text between three quotation marks",
+        check=pem_problem,
+    ),
+    Setting(
+        key="s3.bucket_mlflow",
+        default="mlflow-artifacts",
+        help="the bucket of MLflow's artifacts",
+        check=bucket_problem,
+    ),
+    Setting(
+        key="s3.bucket_exports",
+        default="phoenix-exports",
+        help="the bucket of exports from Phoenix",
+        check=bucket_problem,
+    ),
+    Setting(
+        key="s3.bucket_backups",
+        default="backups",
+        help="the bucket of backups",
+        check=bucket_problem,
     ),
 )
 

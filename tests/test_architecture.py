@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *(
                 "intake",
                 "preflight",
+                "theirs",
                 "install",
                 "bootstrap",
                 "migrations",
@@ -78,7 +79,16 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "deciding",
         (
-            *("config", "settings", "words", "services", "plan", "templates", "recipes"),
+            *(
+                "config",
+                "settings",
+                "siteform",
+                "words",
+                "services",
+                "plan",
+                "templates",
+                "recipes",
+            ),
             *("manifest", "delta", "trust", "unseal", "unpack", "kept", "arrive", "parts"),
             *("environment", "fragment", "certificates", "chain", "references"),
             *("chained", "gateway_log", "operators", "provider"),
@@ -119,6 +129,7 @@ HELPERS = {
     "rights": {"accounts"},
     "turnover": {"accounts", "own"},
     "checks": {"accounts"},
+    "preflight": {"theirs"},
     "install": {"bootstrap", "migrations", "pki", "sso"},
     "migrations": {"bootstrap"},
     "operate": {"jobs"},
@@ -373,3 +384,9 @@ def test_table_names_what_exists_once() -> None:
     assert len(names) == len(set(names))
     helpers = {helper for group in HELPERS.values() for helper in group}
     assert helpers <= set(names)
+
+
+def test_root_key_of_the_object_store_is_used_by_bootstrap_only() -> None:
+    """Beside the server itself, which takes it from its own files, and its own change."""
+    found = {name_of(path) for path in MODULES if "MINIO_ROOT" in path.read_text("utf-8")}
+    assert found == {"bootstrap", "services", "turnover", "workflows"}

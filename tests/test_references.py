@@ -118,4 +118,5 @@ def test_good_form_is_taken(text: str) -> None:
 
 
 def test_settings_that_take_references_are_these() -> None:
-    assert [setting.key for setting in REFERENCES] == ["registry.password", "oidc.secret"]
+    keys = [setting.key for setting in REFERENCES]
+    assert keys == ["registry.password", "oidc.secret", "s3.key", "s3.secret"]

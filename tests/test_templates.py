@@ -25,6 +25,12 @@ SITES = {
         "[memory]\npostgres_mb = 2048\n[retention]\nphoenix_days = 0\n"
     ),
     "registry": 'domain = "closed.internal"\n[registry]\naddress = "images.example.kr:5000/ml"\n',
+    "s3": (
+        'domain = "closed.internal"\nallow = ["s3.example.kr:7070=10.0.0.9"]\n'
+        '[s3]\nendpoint = "https://s3.example.kr:7070"\n'
+        'key = "secret://file/etc/s3/key"\nsecret = "secret://file/etc/s3/secret"\nbucket_mlflow = "team-mlflow"\n'
+        'ca = """\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"""\n'
+    ),
     "extras": 'domain = "closed.internal"\nlayout = "names"',
     "korean": (
         'domain = "closed.internal"\n'
@@ -94,7 +100,8 @@ def test_quoted_scalar_escapes_what_yaml_and_compose_would_read(value: str, scal
 
 
 def test_every_template_is_used() -> None:
-    used = {f"{mount.template}.j2" for s in plan_of("names").services for mount in s.mounts}
+    services = [s for name in ("names", "s3") for s in plan_of(name).services]
+    used = {f"{mount.template}.j2" for s in services for mount in s.mounts}
     there = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.j2")}
     assert there == used | {"compose.yaml.j2"}
 

@@ -12,7 +12,7 @@ from bundle.errors import CommandError
 from bundle.gateway_client import address
 from bundle.inside import ask, execute, inspect
 from bundle.model import Secret, Service, role_secret
-from bundle.services.mlflow import BUCKET
+from bundle.services import s3
 from bundle.services.names import ROOT_CA, internal, public
 
 DOORS = ("portal", "mlflow", "phoenix")
@@ -69,14 +69,24 @@ def look(stage: Stage) -> dict[str, Any]:
     servers = [
         {"name": s.names[0], "port": s.port, "starttls": s.name == "postgres"}
         for s in plan.services
-        if "data" in s.networks
+        if "data" in s.networks and s.port
     ]
+    if plan.site.s3_endpoint:
+        name, port = s3.host_and_port(plan.site)
+        servers.append({"name": name, "port": port, "starttls": False, "ca": plan.site.s3_ca})
     request = {
         "root_ca": ROOT_CA,
         "database": internal(plan.site, "postgres"),
-        "endpoint": f"{internal(plan.site, 'minio')}:9000",
-        "key": secret(stage, "MINIO_ROOT_USER").reveal(),
-        "secret": secret(stage, "MINIO_ROOT_PASSWORD").reveal(),
+        "store": s3.place(plan.site),
+        "buckets": [
+            {
+                "name": bucket.name,
+                "key": secret(stage, bucket.key).reveal(),
+                "secret": secret(stage, bucket.secret).reveal(),
+            }
+            for service in plan.services
+            for bucket in service.buckets
+        ],
         "servers": servers,
         "roles": [_role(stage, role) for database in plan.databases for role in database.roles],
         "serving": [_role(stage, d.role) for d in plan.databases if d.owner],
@@ -137,14 +147,14 @@ def find_rows(stage: Stage) -> dict[str, Any]:
     request = {
         "root_ca": ROOT_CA,
         "database": internal(stage.plan.site, "postgres"),
-        "endpoint": f"{internal(stage.plan.site, 'minio')}:9000",
+        "store": s3.place(stage.plan.site),
         "mlflow": _role(stage, "mlflow"),
         "phoenix": _role(stage, "phoenix"),
         "run": sample["mlflow_run_id"],
         "traces": list(sample["traces"].values()),
         "key": secret(stage, "S3_MLFLOW_KEY").reveal(),
         "secret": secret(stage, "S3_MLFLOW_SECRET").reveal(),
-        "bucket": BUCKET,
+        "bucket": stage.plan.site.s3_bucket_mlflow,
     }
     answer: dict[str, Any] = stage.notes.once(
         "rows", lambda: ask(stage.plan, stage.host, "rows", request, timeout=35)

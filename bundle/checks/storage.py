@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bundle.checks.model import Check, Red, Stage, settle
 from bundle.checks.stage import EXPERIMENT, find_rows, look, part, run_sample
-from bundle.services.mlflow import BUCKET
 
 
 def store_mlflow_db(stage: Stage) -> list[str]:
@@ -28,14 +27,15 @@ def store_mlflow_db(stage: Stage) -> list[str]:
 def store_mlflow_artifacts(stage: Stage) -> list[str]:
     """Each artifact of the sample run is an object of our bucket with the same digest."""
     sample, found = run_sample(stage), part(find_rows(stage), "objects")
+    bucket = stage.plan.site.s3_bucket_mlflow
     wrong = [
-        f"{BUCKET}: {path} is {found.get(path, 'missing')}, not {digest}"
+        f"{bucket}: {path} is {found.get(path, 'missing')}, not {digest}"
         for path, digest in sample["files"].items()
         if found.get(path) != digest
     ]
     if wrong or len(found) != len(sample["files"]):
-        raise Red(*wrong, f"{BUCKET}: {len(found)} objects, not {len(sample['files'])}")
-    return [f"bucket {BUCKET}: {len(found)} objects, {sample['bytes']} bytes, every sha256 equal"]
+        raise Red(*wrong, f"{bucket}: {len(found)} objects, not {len(sample['files'])}")
+    return [f"bucket {bucket}: {len(found)} objects, {sample['bytes']} bytes, every sha256 equal"]
 
 
 def store_phoenix_db(stage: Stage) -> list[str]:

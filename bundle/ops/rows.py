@@ -12,10 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
-import urllib3
-from minio import Minio
-from minio.credentials import StaticProvider
 
+from bundle.ops.s3 import client
 from bundle.ops.stores import attempt
 
 RUN = """
@@ -73,19 +71,12 @@ def prefix(request: dict[str, Any]) -> str:
 
 def objects(request: dict[str, Any]) -> dict[str, str]:
     """The digest of each object under the run's prefix, read by the tracker's own key."""
-    client = Minio(
-        request["endpoint"],
-        credentials=StaticProvider(request["key"], request["secret"]),
-        region="us-east-1",
-        http_client=urllib3.PoolManager(
-            cert_reqs="CERT_REQUIRED", ca_certs=request["root_ca"], timeout=10, retries=False
-        ),
-    )
+    store = client(request["store"], request["key"], request["secret"])
     found = {}
     place = prefix(request)
-    listed = client.list_objects(request["bucket"], prefix=place, recursive=True)
+    listed = store.list_objects(request["bucket"], prefix=place, recursive=True)
     for entry in listed:
-        answer = client.get_object(request["bucket"], entry.object_name)
+        answer = store.get_object(request["bucket"], entry.object_name)
         try:
             name = str(entry.object_name).removeprefix(place)
             found[name] = hashlib.sha256(answer.read()).hexdigest()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from bundle.config import SiteConfig
 from bundle.model import Mount, Service
+from bundle.services import s3
 from bundle.services.names import internal
 from bundle.settings import PROBE_PORT, Allowed, allowed
 
@@ -46,7 +47,9 @@ def service(site: SiteConfig) -> Service | None:
         port=0,
         memory_mb=MEMORY_MB,
         names=(internal(site, NAME),),
-        networks=("app", NETWORK),
+        networks=("app", "data", NETWORK) if site.s3_endpoint else ("app", NETWORK),
+        buckets=(s3.bucket(site.s3_bucket_backups, "backups"),) if site.s3_endpoint else (),
+        secrets=s3.key_pair(site, "backups") if site.s3_endpoint else (),
         health=("bash", "-c", PROBE),
         mounts=(Mount(template="forward/nginx.conf", target="/etc/nginx/nginx.conf"),),
         tmpfs=("/tmp",),

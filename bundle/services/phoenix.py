@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bundle.config import SiteConfig
 from bundle.model import Database, Mount, Secret, SecretSpec, Service
-from bundle.services import forward, minio
+from bundle.services import forward, s3
 from bundle.services.names import database_url, door_hosts, internal, port, provider, url
 
 IDP = "site"
@@ -101,7 +101,7 @@ def service(site: SiteConfig) -> Service:
         mounts=(Mount(template="phoenix/health.py", target="/etc/phoenix/health.py"),),
         databases=(Database(name="phoenix", role="phoenix", owner="phoenix_owner"),),
         migration="migrate_phoenix",
-        buckets=(minio.bucket("phoenix-exports", "exports"),),
+        buckets=(s3.bucket(site.s3_bucket_exports, "exports"),),
         secrets=(
             SecretSpec(name="PHOENIX_SECRET", rotation="data"),
             SecretSpec(name="PHOENIX_ADMIN_SECRET"),
@@ -110,7 +110,7 @@ def service(site: SiteConfig) -> Service:
             ),
             SecretSpec(name="DB_PHOENIX", mounted=False),
             SecretSpec(name="DB_PHOENIX_OWNER", mounted=False),
-            *minio.key_pair("exports"),
+            *s3.key_pair(site, "exports"),
         ),
         derive=derive,
         tmpfs=("/tmp",),

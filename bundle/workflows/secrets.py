@@ -224,7 +224,7 @@ def turn_accounts(plan: Plan, host: Host) -> None:
 def turn_stores(plan: Plan, host: Host) -> None:
     """Roles get their new password, and a second user stands beside each S3 user; files follow at once."""
     drawn, stored = rotation.drawn(host), vault.open_store(host, plan)
-    store = {**stored, **drawn} | {name: stored[name] for name in MINIO_ROOT}
+    store = {**stored, **drawn} | {name: stored[name] for name in MINIO_ROOT if name in stored}
     roles = {role_secret(role) for d in plan.databases for role in d.roles} & {*drawn}
     buckets = [name for s in plan.services for b in s.buckets for name in (b.key, b.secret)]
     if SUPERUSER in drawn:

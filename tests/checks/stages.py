@@ -13,10 +13,11 @@ from bundle.model import Secret, Service
 from bundle.plan import Plan, make_plan
 
 SECRETS = (
-    "MINIO_ROOT_USER",
-    "MINIO_ROOT_PASSWORD",
-    "S3_MLFLOW_KEY",
-    "S3_MLFLOW_SECRET",
+    *(
+        f"S3_{user}_{part}"
+        for user in ("MLFLOW", "EXPORTS", "BACKUPS")
+        for part in ("KEY", "SECRET")
+    ),
     "DB_HEALTH",
     "DB_MLFLOW",
     "DB_MLFLOW_AUTH",

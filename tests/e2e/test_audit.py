@@ -162,7 +162,9 @@ def test_lines_cut_off_are_noticed_against_the_copied_head(stack: Stack) -> None
     share.mkdir(exist_ok=True)
     settings = stack.root / "site.toml"
     text = settings.read_bytes()
-    with changed(settings, text + b'\n[audit]\nfolder = "/root/audit-share"\n'):
+    assert b"\n[audit]\n" in text, "the sample has the section"
+    wanted = b'\n[audit]\nfolder = "/root/audit-share"\n'
+    with changed(settings, text.replace(b"\n[audit]\n", wanted, 1)):
         assert "copied" in stack.invoke("audit.collect")
         assert "equal to 1 copied heads" in stack.invoke("audit.verify")
         whole = chain(stack).read_bytes()

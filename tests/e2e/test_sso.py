@@ -154,7 +154,9 @@ def provider(
     (folder / "secret").chmod(0o600)
     before = settings.read_bytes()
     with outside(stack.host, tmp_path_factory.mktemp("outside")) as beyond:
-        settings.write_bytes(ALLOW.encode() + before + SETTINGS.encode())
+        assert b"\n[oidc]\n" in before, "the sample has the section"
+        filled = before.replace(b"\n[oidc]\n", SETTINGS.encode(), 1)
+        settings.write_bytes(ALLOW.encode() + filled)
         try:
             stack.invoke("install", "--yes", timeout=600)
             yield Provider(stack=stack, outside=beyond, folder=program)

@@ -105,7 +105,7 @@ def test_second_time_builds_and_fetches_nothing(
     [
         ("postgres", ["postgres", "--version"], "PostgreSQL) 17."),
         ("postgres", ["pgbackrest", "version"], "pgBackRest 2."),
-        ("minio", ["minio", "--version"], "2026-02-12T20-18-48Z (commit-id=7aac2a2c5b7c)"),
+        ("minio", ["minio", "--version"], "2026-02-12T20-18-48Z (commit-id=7aac2a2c5b7c-patched)"),
         ("minio", ["curl", "--version"], "libcurl"),
         ("mlflow", ["mlflow", "--version"], "3.17.2"),
         (
