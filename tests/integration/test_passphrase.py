@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
+import signal
 import subprocess
 import sys
 import termios
@@ -58,6 +60,7 @@ class Seen:
 
 
 def _own_terminal() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a run in the background has it ignored
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -77,12 +80,16 @@ def on_terminal(key: Path, *typed: bytes, options: tuple[str, ...] = ()) -> Seen
         os.close(theirs)
         shown, left, deadline = b"", list(typed), time.monotonic() + 60
         while time.monotonic() < deadline:
+            if not select.select([ours], [], [], 1)[0]:
+                continue
             try:
                 shown += os.read(ours, 4096)
             except OSError:  # the other side is closed
                 break
             if left and shown.endswith(b": "):
                 os.write(ours, left.pop(0))
+        if time.monotonic() >= deadline:
+            child.kill()
         code = child.wait(20)
     os.close(ours)
     return Seen(code=code, text=shown.decode())
