@@ -30,7 +30,7 @@ def operator(*, quiet: bool = False, debug: bool = False, lang: str = "") -> Ite
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         if lang not in ("", "ko", "en"):
             hint = "Give --lang ko or --lang en."
@@ -41,6 +41,11 @@ def operator(*, quiet: bool = False, debug: bool = False, lang: str = "") -> Ite
         _end(stop, debug)
     except Exception as error:  # noqa: BLE001  (the last door)
         _end(error, debug)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """End as after Ctrl-C; not by its signal, which a run in the background has ignored."""
+    raise KeyboardInterrupt
 
 
 def _end(error: BaseException, debug: bool) -> NoReturn:

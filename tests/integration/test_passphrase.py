@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +65,18 @@ def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def on_terminal(key: Path, *typed: bytes, options: tuple[str, ...] = ()) -> Seen:
-    """Start the task on a terminal of its own and type one of `typed` each time when it asks."""
+def _own_terminal_in_the_background() -> None:
+    _own_terminal()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def on_terminal(
+    key: Path,
+    *typed: bytes | signal.Signals,
+    options: tuple[str, ...] = (),
+    start: Callable[[], None] = _own_terminal,
+) -> Seen:
+    """Start the task on a terminal of its own and type (or send) one of `typed` each time when it asks."""
     command = [sys.executable, "-m", "invoke", "bundle", "--sign-key", str(key), "--split", "x"]
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -75,7 +86,7 @@ def on_terminal(key: Path, *typed: bytes, options: tuple[str, ...] = ()) -> Seen
         stderr=theirs,
         cwd=bundles.TOP,
         start_new_session=True,
-        preexec_fn=_own_terminal,
+        preexec_fn=start,
     ) as child:
         os.close(theirs)
         shown, left, deadline = b"", list(typed), time.monotonic() + 60
@@ -87,7 +98,11 @@ def on_terminal(key: Path, *typed: bytes, options: tuple[str, ...] = ()) -> Seen
             except OSError:  # the other side is closed
                 break
             if left and shown.endswith(b": "):
-                os.write(ours, left.pop(0))
+                given = left.pop(0)
+                if isinstance(given, bytes):
+                    os.write(ours, given)
+                else:
+                    child.send_signal(given)
         if time.monotonic() >= deadline:
             child.kill()
         code = child.wait(20)
@@ -115,6 +130,13 @@ def test_passphrase_is_asked_for_on_a_terminal(
     assert said in seen.text
     assert "Traceback" not in seen.text
     assert RIGHT not in seen.text  # what is typed is not shown
+
+
+def test_task_in_the_background_ends_at_sigterm(locked: Path) -> None:
+    seen = on_terminal(locked, signal.SIGTERM, start=_own_terminal_in_the_background)
+    assert seen.code == 130, seen.text
+    assert "interrupted" in seen.text
+    assert "Traceback" not in seen.text
     assert "hint: " in seen.text
 
 
