@@ -12,8 +12,12 @@ import zlib
 from dataclasses import dataclass
 
 BROKEN_ARCHIVE = (
-    *(OSError, EOFError, NotImplementedError),
-    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+    OSError,
+    EOFError,
+    NotImplementedError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
 )
 """What the standard library raises for an archive that is damaged, cut off or of a form that it does not know."""
 

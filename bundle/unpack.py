@@ -239,8 +239,13 @@ def _member(file: Reader, member: dict[str, Any], places: dict[str, tuple[int, i
 
 # All but OSError, which is this host's disk; RuntimeError: it is encrypted. ValueError: it names no place.
 UNSOUND = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
-    *(NotImplementedError, RuntimeError, ValueError),
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
 )
 
 
