@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,17 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from bundle.console import operator
-from bundle.workflows import bench, certificates, closed, connected
+from bundle.workflows import (
+    audit,
+    bench,
+    certificates,
+    closed,
+    connected,
+    network,
+    people,
+    recovery,
+    secrets,
+)
 
 HERE = Path(__file__).resolve().parent
 COMMON = {
@@ -27,14 +38,21 @@ def operation(
     *,
     name: str | None = None,
     help: dict[str, str] | None = None,  # noqa: A002  (invoke's word)
+    recorded: bool = True,
     **settings: Any,
 ) -> Callable[[Callable[..., object]], Any]:
-    """A task that takes the options of every task too, and prints what its body returns."""
+    """A task that takes the options of every task too, and prints what its body returns.
+
+    It is called as its body is (`users_add`: users.add), and is written down in the audit log unless not `recorded`.
+    """
 
     def make(body: Callable[..., object]) -> Any:
+        title = body.__name__.replace("_", ".", 1)
+
         @functools.wraps(body)
         def run(_: Context, *, quiet: bool, debug: bool, lang: str, **options: Any) -> None:
-            with operator(quiet=quiet, debug=debug, lang=lang):
+            note = audit.recorded(HERE, title, options) if recorded else nullcontext()
+            with operator(quiet=quiet, debug=debug, lang=lang), note:
                 answer = body(**options)
                 if answer is not None:
                     print(answer)
@@ -209,6 +227,12 @@ def schedule(
     return closed.schedule(HERE, add=install, remove=remove)
 
 
+@operation(help={"install": "put it in force, at each start too", "remove": "take it away"})
+def firewall(install: bool = False, remove: bool = False) -> str:
+    """Show a rule for this host's firewall: nothing that a container begins leaves its networks."""
+    return network.firewall(HERE, add=install, remove=remove)
+
+
 @operation(help={"purge": "data, secrets and CA too", "yes": "do not ask"})
 def uninstall(
     purge: bool = False,
@@ -221,22 +245,52 @@ def uninstall(
 @operation(name="list")
 def users_list() -> str:
     """Show who is in which tracker, with the role there."""
-    return closed.users_list(HERE)
+    return people.show(HERE)
 
 
-@operation(name="add", help={"role": "viewer, editor or admin"})
-def users_add(
-    name: str,
-    role: str = "editor",
-) -> None:
+ROLES = {"role": "viewer, editor or admin", "team": "whose experiments the person sees in MLflow"}
+
+
+@operation(name="add", help=ROLES)
+def users_add(name: str, role: str = "editor", team: str = "") -> None:
     """Add a person to both trackers."""
-    closed.users_add(HERE, name=name, role=role)
+    people.add(HERE, name=name, role=role, team=team)
+
+
+@operation(name="role", help=ROLES)
+def users_role(name: str, role: str = "editor", team: str = "") -> None:
+    """Make a person exactly this, in both trackers."""
+    people.role(HERE, name=name, role=role, team=team)
+
+
+@operation(name="disable")
+def users_disable(name: str) -> None:
+    """Refuse a person at both trackers at once; password, sessions and keys go."""
+    people.disable(HERE, name=name)
+
+
+@operation(name="enable")
+def users_enable(name: str) -> None:
+    """Let a disabled person in again; users.env then makes a fresh credential."""
+    people.enable(HERE, name=name)
+
+
+@operation(name="passwd", help={"file": "the password, in a file (-: standard input)"})
+def users_passwd(name: str, file: str = "-") -> None:
+    """Give a person this password in both trackers; sessions and the key of users.env end."""
+    people.passwd(HERE, name=name, file=file)
+
+
+@operation(name="token", help={"revoke": "id or name of the key to take back, or all"})
+def users_token(name: str, revoke: str = "") -> str:
+    """Show a person's API keys of Phoenix, or take one back; users.env and Phoenix' page make them."""
+    return people.keys(HERE, name=name, revoke=revoke)
 
 
 @operation(name="env", help={"user": "the person", "out": "file to write (mode 0600)"})
 def users_env(user: str, out: str) -> Path:
     """Make a fresh credential for a person and write the client environment."""
-    return closed.users_env(HERE, name=user, out=Path(out))
+    return people.environment(HERE, name=user, out=Path(out))
 
 
 @operation(
@@ -316,8 +370,109 @@ def pki_import(
     return certificates.take_in(HERE, **files)
 
 
+@operation(name="collect", recorded=False)
+def audit_collect() -> str | None:
+    """Chain what the gateway wrote and copy the head away; a job does it each minute."""
+    return audit.collect(HERE) or None
+
+
+@operation(
+    name="show",
+    help={
+        "since": "a duration like 90m, 24h, 7d, or a time",
+        "user": "only what this user did, or had done to them",
+        "format": "text or json",
+    },
+)
+def audit_show(
+    since: str = "24h",
+    user: str = "",
+    format: str = "text",  # noqa: A002  (the name of the option)
+) -> str:
+    """Show who did what, when, from where, with which result."""
+    return audit.show(HERE, since=since, user=user, form=format)
+
+
+@operation(
+    name="verify",
+    help={"heads": "a file or folder of heads from another host (default: audit.folder)"},
+)
+def audit_verify(heads: str = "") -> str:
+    """Recompute the audit log's chain: name the first line that was changed, taken away, moved or cut off."""
+    return audit.verify(HERE, heads=heads)
+
+
+@operation(name="status", help={"format": "text or json"})
+def secrets_status(
+    format: str = "text",  # noqa: A002  (the name of the option)
+) -> str:
+    """Show each stored secret's class, age and last rotation; never a value."""
+    return secrets.status(HERE, form=format)
+
+
+@operation(
+    name="rotate",
+    help={
+        "only": "a class (free, logout, data) or the name of a secret (repeatable; default: free)",
+        "yes": "do not ask",
+    },
+    iterable=["only"],
+)
+def secrets_rotate(only: list[str], yes: bool = False) -> str:
+    """Give secrets new values in the right order, and see the former ones refused; stdout: the names."""
+    return secrets.rotate(HERE, only=only, yes=yes)
+
+
+@operation(
+    name="create",
+    help={
+        "to": "an operator's certificate, PEM (repeatable; name two)",
+        "out": "file to write (default: <root>/recovery/<domain>-<time>.kit); carry it off this host",
+        "test-with": "an operator's key: open it at once",
+        "passphrase-file": "of that key",
+    },
+    iterable=["to"],
+)
+def recovery_create(
+    to: list[str], out: str = "", test_with: str = "", passphrase_file: str = ""
+) -> str:
+    """Seal secrets, keys and site.toml for named operators into one file; stdout: its digest and path."""
+    given = {"out": out, "test_with": test_with, "passphrase": passphrase_file}
+    return recovery.create_kit(HERE, to=to, **given)
+
+
+@operation(
+    name="test",
+    help={
+        "kit": "the file",
+        "key": "an operator's key (PEM)",
+        "passphrase-file": "of that key",
+        "put-root-key-away": "then take the root's key off this host",
+    },
+)
+def recovery_test(
+    kit: str, key: str, passphrase_file: str = "", put_root_key_away: bool = False
+) -> str:
+    """Open a recovery kit, compare it with this host, and note that it was opened."""
+    given = {"kit": kit, "key": key, "passphrase": passphrase_file}
+    return recovery.test_kit(HERE, put_away=put_root_key_away, **given)
+
+
+recovered = Collection("recovery", recovery_create, recovery_test)
+stored = Collection("secrets", secrets_status, secrets_rotate)
 authority = Collection("pki", pki_status, pki_renew, pki_rotate, pki_csr, pki_import)
-users = Collection("users", users_list, users_add, users_env)
+log_of_audit = Collection("audit", audit_collect, audit_show, audit_verify)
+users = Collection(
+    "users",
+    users_list,
+    users_add,
+    users_role,
+    users_disable,
+    users_enable,
+    users_passwd,
+    users_token,
+    users_env,
+)
 benchmarks = Collection("bench", bench_bundle)
 namespace = Collection(
     bundle,
@@ -331,8 +486,12 @@ namespace = Collection(
     status,
     logs,
     schedule,
+    firewall,
     uninstall,
     users,
     authority,
+    log_of_audit,
+    stored,
+    recovered,
     benchmarks,
 )

@@ -12,15 +12,14 @@ from bundle.gateway_client import Door
 from bundle.model import Secret
 
 ADMIN = "admin"
-WORKSPACE = "default"
-MLFLOW_KINDS = ("experiment", "registered_model", "prompt", "scorer")
+PHOENIX_ADMIN = "admin@localhost"
 PHOENIX_ROLES = {"viewer": "VIEWER", "editor": "MEMBER", "admin": "ADMIN"}
-MLFLOW_ROLES = {"viewer": "READ", "editor": "EDIT"}
 KEY_NAME = "users.env"
 
 _CREATE = "mutation ($input: CreateUserInput!) { createUser(input: $input) { user { id } } }"
 _PATCH_USER = "mutation ($input: PatchUserInput!) { patchUser(input: $input) { user { id } } }"
 _PATCH_SELF = "mutation ($input: PatchViewerInput!) { patchViewer(input: $input) { user { id } } }"
+_KEYS = "query { userApiKeys { id name user { username } } }"
 _DELETE = "mutation ($input: DeleteUsersInput!) { deleteUsers(input: $input) { userIds } }"
 
 
@@ -67,45 +66,14 @@ def mlflow_accepts(mlflow: Door, login: Login) -> bool:
     return True
 
 
-def mlflow_users(mlflow: Door, admin: Login) -> dict[str, str]:
-    """Everybody in MLflow with the role there (admin, editor, viewer or none).
-
-    Raises CommandError when it refuses.
-    """
-    answer = mlflow.ask("GET", "/api/2.0/mlflow/users/list", auth=admin.pair)
-    found = {}
-    for user in expect(answer, 200, task="listing people", where="mlflow")["users"]:
-        names = [role["name"] for role in user.get("roles", []) if role["name"] in MLFLOW_ROLES]
-        found[user["username"]] = "admin" if user["is_admin"] else max(names, default="none")
-    return found
-
-
-def mlflow_add(mlflow: Door, admin: Login, login: Login, role: str) -> None:
-    """Add a person with `role` (viewer, editor, admin; empty: none).
+def mlflow_add(mlflow: Door, admin: Login, login: Login) -> None:
+    """Add a person, who may do nothing yet.
 
     Raises CommandError when MLflow refuses.
     """
     body = {"username": login.name, "password": login.password.reveal()}
     answer = mlflow.ask("POST", "/api/2.0/mlflow/users/create", auth=admin.pair, json=body)
     expect(answer, 200, task=f"adding {login.name}", where="mlflow")
-    mlflow_give_role(mlflow, admin, login, role)
-
-
-def mlflow_give_role(mlflow: Door, admin: Login, login: Login, role: str) -> None:
-    """Give a person who is there `role` (viewer, editor, admin; empty: none).
-
-    Raises CommandError when MLflow refuses.
-    """
-    body: dict[str, Any]
-    if role == "admin":
-        body = {"username": login.name, "is_admin": True}
-        path = "/api/2.0/mlflow/users/update-admin"
-        answer = mlflow.ask("PATCH", path, auth=admin.pair, json=body)
-        expect(answer, 200, task=f"making {login.name} an admin", where="mlflow")
-    elif role:
-        body = {"username": login.name, "role_id": mlflow_roles(mlflow, admin)[role]}
-        answer = mlflow.ask("POST", "/api/3.0/mlflow/roles/assign", auth=admin.pair, json=body)
-        expect(answer, 200, task=f"giving {login.name} the role {role}", where="mlflow")
 
 
 def mlflow_set_password(mlflow: Door, admin: Login, login: Login) -> None:
@@ -129,36 +97,6 @@ def mlflow_remove(mlflow: Door, admin: Login, name: str) -> None:
     expect(answer, 200, task=f"removing {name}", where="mlflow")
 
 
-def mlflow_roles(mlflow: Door, admin: Login) -> dict[str, int]:
-    """The roles viewer and editor with their ids, made (with their rights) where they are missing.
-
-    Raises CommandError when MLflow refuses.
-    """
-    base, found = "/api/3.0/mlflow/roles", {}
-    answer = mlflow.ask("GET", f"{base}/list?workspace={WORKSPACE}", auth=admin.pair)
-    there = {
-        r["name"]: r for r in expect(answer, 200, task="listing roles", where="mlflow")["roles"]
-    }
-    for name, right in MLFLOW_ROLES.items():
-        role = there.get(name)
-        if role is None:
-            body = {"name": name, "workspace": WORKSPACE, "description": f"tracking-bundle {name}"}
-            answer = mlflow.ask("POST", f"{base}/create", auth=admin.pair, json=body)
-            role = expect(answer, 200, task=f"making the role {name}", where="mlflow")["role"]
-        found[name] = int(role["id"])
-        given = {entry["resource_type"] for entry in role.get("permissions") or []}
-        for kind in (kind for kind in MLFLOW_KINDS if kind not in given):
-            entry = {"role_id": role["id"], "resource_type": kind, "resource_pattern": "*"}
-            answer = mlflow.ask(
-                "POST",
-                f"{base}/permissions/add",
-                auth=admin.pair,
-                json=entry | {"permission": right},
-            )
-            expect(answer, 200, task=f"giving rights to {name}", where="mlflow")
-    return found
-
-
 def mlflow_experiment(mlflow: Door, admin: Login, name: str) -> bool:
     """Make the experiment `name` so; whether it is new.
 
@@ -175,7 +113,7 @@ def mlflow_experiment(mlflow: Door, admin: Login, name: str) -> bool:
 # --- Phoenix ----------------------------------------------------------------------------------------------------------
 
 
-def _graphql(phoenix: Door, query: str, given: dict[str, Any], *, bearer: str, task: str) -> None:
+def _graphql(phoenix: Door, query: str, given: dict[str, Any], *, bearer: str, task: str) -> Any:
     body = {"query": query, "variables": {"input": given}}
     answer = expect(
         phoenix.ask("POST", "/graphql", bearer=bearer, json=body), 200, task=task, where="phoenix"
@@ -183,6 +121,7 @@ def _graphql(phoenix: Door, query: str, given: dict[str, Any], *, bearer: str, t
     if errors := answer.get("errors"):
         told = "; ".join(str(error.get("message")) for error in errors)
         raise CommandError(f"{task}: {told}", where="phoenix", hint="Look at its log.")
+    return answer.get("data")
 
 
 def phoenix_accepts(phoenix: Door, key: Secret) -> bool:
@@ -245,6 +184,27 @@ def phoenix_set_password(phoenix: Door, secret: Secret, user: dict[str, str], ne
     given = {"userId": user["id"], "newPassword": new.reveal()}
     task = f"setting the password of {user['username']}"
     _graphql(phoenix, _PATCH_USER, given, bearer=secret.reveal(), task=task)
+
+
+def phoenix_set_role(phoenix: Door, secret: Secret, user: dict[str, str], role: str) -> None:
+    """Give a person `role` (viewer, editor, admin), which ends the person's sessions.
+
+    Raises CommandError when Phoenix refuses.
+    """
+    given = {"userId": user["id"], "newRole": PHOENIX_ROLES[role]}
+    task = f"giving {user['username']} the role {role}"
+    _graphql(phoenix, _PATCH_USER, given, bearer=secret.reveal(), task=task)
+
+
+def phoenix_keys(phoenix: Door, secret: Secret, name: str) -> dict[str, str]:
+    """The API keys of a person: names by ids.
+
+    Raises CommandError when Phoenix refuses.
+    """
+    task = f"listing the API keys of {name}"
+    found = _graphql(phoenix, _KEYS, {}, bearer=secret.reveal(), task=task)
+    keys = found["userApiKeys"]
+    return {str(key["id"]): str(key["name"]) for key in keys if key["user"]["username"] == name}
 
 
 def phoenix_log_in(phoenix: Door, email: str, password: Secret) -> bool:

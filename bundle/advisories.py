@@ -47,6 +47,7 @@ class Finding:
     also: tuple[str, ...] = ()
     cvss: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    patched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +255,13 @@ def _finding(
         also=tuple(str(name) for name in record.get("aliases") or ()),
         cvss=tuple(str(vector.get("score", "")) for vector in vectors),
         places=component.places,
+        patched=_patched(component, {str(record["id"]), *map(str, record.get("aliases") or ())}),
     )
+
+
+def _patched(component: Component, names: set[str]) -> tuple[str, ...]:
+    """The patches of ours that close a hole of one of these `names`."""
+    return tuple(patch.name for patch in component.patches if names & set(patch.closes))
 
 
 def merge(findings: list[Finding]) -> tuple[Finding, ...]:
@@ -279,6 +286,7 @@ def merge(findings: list[Finding]) -> tuple[Finding, ...]:
                 fixed=next((f.fixed for f in group if f.fixed), ""),
                 cvss=tuple(sorted({vector for f in group for vector in f.cvss if vector})),
                 places=tuple(sorted({place for f in group for place in f.places})),
+                patched=tuple(sorted({patch for f in group for patch in f.patched})),
             )
         )
     return tuple(
@@ -310,6 +318,8 @@ def statement(database: Database, findings: tuple[Finding, ...]) -> str:
     """What the report says, in one or two sentences."""
     missing = [name for name in COMPARE if not database.records.get(name)]
     known = f"As of {database.as_of} the given database knows {len(findings)} vulnerabilities of what travels."
+    if closed := sum(bool(finding.patched) for finding in findings):
+        known += f" {closed} of them are closed by patches of ours, which it cannot know."
     if not missing:
         return known
     return f"{known} It holds no record for {', '.join(missing)}: those packages were not checked."
@@ -345,6 +355,7 @@ def page(found: Mapping[str, Any]) -> str:
         ]
         for one in found["findings"]:
             cells = [one["severity"].lower(), one["id"], one["component"], one["version"]]
-            cells += [one["fixed"] or "—", ", ".join(one["places"]), one["summary"]]
+            fixed = f"closed here: {', '.join(one['patched'])}" if one["patched"] else one["fixed"]
+            cells += [fixed or "—", ", ".join(one["places"]), one["summary"]]
             lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

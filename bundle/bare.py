@@ -23,6 +23,7 @@ PACKAGES = (
     "cron",
     "tini",
     "iproute2",
+    "nftables",
     "procps",
 )
 WITHOUT_SYSTEMD = ("systemd-standalone-sysusers",)

@@ -10,14 +10,18 @@ import base64
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from bundle.errors import CommandError
 from bundle.host import Host
 from bundle.inside import ask
-from bundle.model import Database, Secret
+from bundle.model import Database, Secret, role_secret
 from bundle.plan import Plan
+from bundle.run import log
+from bundle.services import s3
 from bundle.services.names import ROOT_CA, internal
+from bundle.words import say
 
 SCRAM_ITERATIONS = 4096
 OPS_WITHIN_S = 120
@@ -36,60 +40,110 @@ def scram(password: Secret) -> str:
 
 
 def database_sql(databases: tuple[Database, ...], store: Mapping[str, Secret]) -> str:
-    """The statements that make every declared role and database so; names are the product's own identifiers."""
+    """The statements that make every declared role and database so; names are the product's own identifiers.
+
+    The answer has a line `name<TAB>mark` for each database with an owner: what `mark_migrated` last wrote, or nothing.
+    """
     lines = [
         "\\set ON_ERROR_STOP on",
+        "\\pset format unaligned",
+        "\\pset tuples_only on",
         "REVOKE ALL ON DATABASE postgres FROM PUBLIC;",
         "REVOKE ALL ON DATABASE template1 FROM PUBLIC;",
     ]
     for database in databases:
-        role, name = database.role, database.name
-        lines += [
-            f"SELECT 'CREATE ROLE {role}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')\\gexec",
-            f"ALTER ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS",
-            f"  PASSWORD '{scram(store[database.secret])}';",
-        ]
-        if name != "postgres":
-            exists = f"SELECT FROM pg_database WHERE datname = '{name}'"
-            lines += [
-                f"SELECT 'CREATE DATABASE {name} OWNER {role}' WHERE NOT EXISTS ({exists})\\gexec",
-                f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;",
-            ]
-        lines.append(f"GRANT CONNECT ON DATABASE {name} TO {role};")
+        for role in database.roles:
+            lines += _role_sql(role, store[role_secret(role)])
+        if database.name != "postgres":
+            lines += _own_database_sql(database)
+        lines.append(f"GRANT CONNECT ON DATABASE {database.name} TO {', '.join(database.roles)};")
+    for database in databases:
+        if database.owner:
+            lines += _table_rights_sql(database)
     return "\n".join(lines) + "\n"
 
 
-def make_databases(plan: Plan, host: Host, store: Mapping[str, Secret]) -> None:
-    """Make roles and databases so.
+def _role_sql(role: str, password: Secret) -> list[str]:
+    return [
+        f"SELECT 'CREATE ROLE {role}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')\\gexec",
+        f"ALTER ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS",
+        f"  PASSWORD '{scram(password)}';",
+    ]
+
+
+def _own_database_sql(database: Database) -> list[str]:
+    name, owner = database.name, database.owner or database.role
+    exists = f"SELECT FROM pg_database WHERE datname = '{name}'"
+    return [
+        f"SELECT 'CREATE DATABASE {name} OWNER {owner}' WHERE NOT EXISTS ({exists})\\gexec",
+        f"ALTER DATABASE {name} OWNER TO {owner};",
+        f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;",
+    ]
+
+
+def _table_rights_sql(database: Database) -> list[str]:
+    """The tables belong to the owner; the role that serves users reads and writes rows and changes no table."""
+    role, owner, public = database.role, database.owner, "IN SCHEMA public"
+    defaults = f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} {public}"
+    rows, numbers = "SELECT, INSERT, UPDATE, DELETE", "USAGE, SELECT, UPDATE"
+    return [
+        f"\\connect {database.name}",
+        f"REASSIGN OWNED BY {role} TO {owner};",  # of releases in which the role owned all
+        f"ALTER SCHEMA public OWNER TO {owner};",
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC;",
+        f"REVOKE ALL ON SCHEMA public FROM {role};",
+        f"GRANT USAGE ON SCHEMA public TO {role};",
+        f"GRANT {rows} ON ALL TABLES {public} TO {role};",
+        f"GRANT {numbers} ON ALL SEQUENCES {public} TO {role};",
+        f"{defaults} GRANT {rows} ON TABLES TO {role};",
+        f"{defaults} GRANT {numbers} ON SEQUENCES TO {role};",
+        f"SELECT '{database.name}' || E'\\t' || coalesce(obj_description('public'::regnamespace), '');",
+    ]
+
+
+def make_databases(plan: Plan, host: Host, store: Mapping[str, Secret]) -> dict[str, str]:
+    """Make roles and databases so; the mark that each database with an owner carries.
 
     Raises CommandError when Postgres refuses.
     """
-    host.engine.compose(
-        plan.project,
-        host.path("rendered", "compose.yaml"),
-        [
-            "exec",
-            "-T",
-            "postgres",
-            "psql",
-            "--no-psqlrc",
-            "--quiet",
-            "-h",
-            "/tmp",
-            "-U",
-            "postgres",
-            "-d",
-            "postgres",
-        ],
-        text=database_sql(plan.databases, store),
-        timeout=60,
-    )
+    answer = _superuser(plan, host, database_sql(plan.databases, store))
+    lines = [line.split("\t", 1) for line in answer.splitlines() if "\t" in line]
+    return dict(lines)
 
 
-def make_buckets(plan: Plan, host: Host, store: Mapping[str, Secret]) -> list[str]:
-    """Make buckets, users and policies so; returns the buckets that are new.
+def mark_migrated(plan: Plan, host: Host, names: tuple[str, ...], mark: str) -> None:
+    """Write on the databases `names` which image brought their tables up.
 
-    Raises CommandError when the object store refuses.
+    Raises CommandError when Postgres refuses.
+    """
+    statements = ["\\set ON_ERROR_STOP on", f"\\set mark '{mark}'"]
+    for name in names:
+        statements += [f"\\connect {name}", "COMMENT ON SCHEMA public IS :'mark';"]
+    _superuser(plan, host, "\n".join(statements) + "\n")
+
+
+def set_superuser_password(plan: Plan, host: Host, password: Secret) -> None:
+    """Give the superuser a password, by which it can log in from nowhere (the socket asks for none).
+
+    Raises CommandError when Postgres refuses.
+    """
+    _superuser(plan, host, f"ALTER ROLE postgres PASSWORD '{scram(password)}';\n")
+
+
+def _superuser(plan: Plan, host: Host, statements: str) -> str:
+    words = ["exec", "-T", "postgres", "psql", "--no-psqlrc", "--quiet"]
+    words += ["-h", "/tmp", "-U", "postgres", "-d", "postgres"]
+    file = host.path("rendered", "compose.yaml")
+    return host.engine.compose(plan.project, file, words, text=statements, timeout=60)
+
+
+def make_buckets(
+    plan: Plan, host: Host, store: Mapping[str, Secret], gone: Iterable[Secret] = ()
+) -> list[str]:
+    """Make buckets, users and policies so, and the users with the keys `gone` go; returns the buckets that are new.
+    On the site's own S3 only look.
+
+    Raises CommandError when the object store refuses, or is not as it must be.
     """
     buckets = [
         {
@@ -102,14 +156,38 @@ def make_buckets(plan: Plan, host: Host, store: Mapping[str, Secret]) -> list[st
         for service in plan.services
         for bucket in service.buckets
     ]
+    place = s3.place(plan.site)
+    if plan.site.s3_endpoint:
+        see_theirs(plan, host, {"store": place, "buckets": buckets})
+        return []
     request = {
-        "endpoint": f"{internal(plan.site, 'minio')}:9000",
-        "root_ca": ROOT_CA,
+        "store": place,
         "key": store["MINIO_ROOT_USER"].reveal(),
         "secret": store["MINIO_ROOT_PASSWORD"].reveal(),
         "buckets": buckets,
+        "gone": [key.reveal() for key in gone],
     }
     return list(ask(plan, host, "buckets", request, timeout=OPS_WITHIN_S)["made"])
+
+
+def see_theirs(plan: Plan, host: Host, request: Mapping[str, Any]) -> None:
+    """See that the buckets of the site's own S3 are there, versioned, and that the key may do its work.
+
+    Raises CommandError with everything that is wrong.
+    """
+    found = ask(plan, host, "theirs", request, timeout=OPS_WITHIN_S)
+    for name in found["loose"]:
+        said = say(
+            f"{name}: the key may destroy versions; its policy should deny s3:DeleteObjectVersion",
+            f"{name}: 이 키로 버전을 지울 수 있습니다. 정책에서 s3:DeleteObjectVersion을 거부하십시오",
+        )
+        log.warning("  %s", said)
+    if found["wrong"]:
+        hint = say(
+            "Make the buckets with versioning there, and give the key its rights (docs/object-store.md).",
+            "그 저장소에 버전 관리 버킷을 만들고 키에 권한을 주십시오 (docs/object-store.md).",
+        )
+        raise CommandError("; ".join(found["wrong"]), where=plan.site.s3_endpoint, hint=hint)
 
 
 def check_separation(plan: Plan, host: Host, store: Mapping[str, Secret]) -> None:
@@ -118,12 +196,13 @@ def check_separation(plan: Plan, host: Host, store: Mapping[str, Secret]) -> Non
     Raises CommandError when one does not, or does.
     """
     roles = [
-        {"role": d.role, "name": d.name, "password": store[d.secret].reveal()}
-        for d in plan.databases
+        {"role": role, "name": database.name, "password": store[role_secret(role)].reveal()}
+        for database in plan.databases
+        for role in database.roles
     ]
     request = {"host": internal(plan.site, "postgres"), "root_ca": ROOT_CA, "roles": roles}
     for role, found in ask(plan, host, "databases", request, timeout=OPS_WITHIN_S).items():
-        wanted = [database.name for database in plan.databases if database.role == role]
+        wanted = [database.name for database in plan.databases if role in database.roles]
         if found != wanted:
             raise CommandError(
                 f"role {role} gets into {found or 'no database'}, not just into {wanted}",

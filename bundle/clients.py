@@ -17,6 +17,7 @@ from bundle.host import Host, make_folder, write_file
 from bundle.model import ExtraService
 from bundle.own import Own, Trackers, open_trackers, own_in_mlflow, own_in_phoenix, stored
 from bundle.plan import Plan
+from bundle.rights import mlflow_seats
 from bundle.services.gateway import INSIDE
 from bundle.services.names import ROOT_CA
 
@@ -52,7 +53,6 @@ def make_clients(plan: Plan, host: Host) -> tuple[list[str], list[str]]:
     for service in wanted:
         who = account(service.slug)
         own_in_mlflow(trackers, host, who)
-        _give_role(trackers, host, who)
         own_in_phoenix(plan, trackers, host, who)
         _hand_out(plan, host, service)
     for slug in gone:
@@ -67,14 +67,6 @@ def _known(host: Host) -> set[str]:
         for path in host.path("secrets", "store").glob(f"{PREFIX}*")
     }
     return {f"extra-{name.lower().replace('_', '-')}" for name in found}
-
-
-def _give_role(trackers: Trackers, host: Host, who: Own) -> None:
-    """A run that was broken off may have left the account without its role."""
-    there = accounts.mlflow_users(trackers.mlflow, trackers.admin).get(who.name)
-    if there != who.mlflow_role:
-        login = accounts.Login(name=who.name, password=stored(host, who.password))
-        accounts.mlflow_give_role(trackers.mlflow, trackers.admin, login, who.mlflow_role)
 
 
 def inside(site: SiteConfig) -> SiteConfig:
@@ -111,7 +103,7 @@ def _hand_out(plan: Plan, host: Host, service: ExtraService) -> None:
 def _remove(trackers: Trackers, host: Host, slug: str) -> None:
     """Take the account of a service away; what it logged stays."""
     who = account(slug)
-    if slug in accounts.mlflow_users(trackers.mlflow, trackers.admin):
+    if slug in mlflow_seats(trackers.mlflow, trackers.admin):
         accounts.mlflow_remove(trackers.mlflow, trackers.admin, slug)
     user = accounts.phoenix_users(trackers.phoenix, trackers.secret).get(slug)
     if user:

@@ -6,6 +6,7 @@ Values and the pure readings of upstream's own files; the documents are made of 
 from __future__ import annotations
 
 import email.parser
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ TOOL = "tool"  # the place of the wheels that travel beside the images
 SITE = "site"  # the place of the wheels that a site added
 BESIDE = (TOOL, SITE)
 MAGIC = b"\xff Go buildinf:"
+PATCHED = "./patched"  # where a build of ours puts the copy of a module that it patches
 INLINE = 2  # the flag of Go 1.18 and later: the texts follow the header
 SUITES = {"bookworm": "12", "trixie": "13", "forky": "14"}
 LICENCE_FILE = re.compile(
@@ -44,11 +46,21 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
+class Patch:
+    """A change of ours to a package: its file, that file's sha256, and the numbers of the holes that it closes."""
+
+    name: str
+    sha256: str
+    closes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
 class Component:
     """One package in one version, and the images (or `tool`, `site`: beside them) that it is in.
 
-    `sha256` is the digest of the file that was fetched; `h1` is Go's sum of a module. `system` (like debian-13) is
-    that of a site's own image, which says itself that it has the package; empty: it is one of ours.
+    `sha256` is the digest of the file that was fetched; `h1` is Go's sum of a module: both are of the unchanged
+    package, also where `patches` were laid over it. `system` (like debian-13) is that of a site's own image, which says
+    itself that it has the package; empty: it is one of ours.
     """
 
     kind: Kind
@@ -64,6 +76,7 @@ class Component:
     texts: tuple[Text, ...] = ()
     system: str = ""
     places: tuple[str, ...] = ()
+    patches: tuple[Patch, ...] = ()
 
     @property
     def id(self) -> str:
@@ -131,6 +144,15 @@ def merge(found: Iterable[Component]) -> tuple[Component, ...]:
     )
 
 
+def read_patch(name: str, data: bytes) -> Patch:
+    """A patch file, by the words above its changes."""
+    head = data.decode().partition("\n--- ")[0]
+    closes = re.findall(r"CVE-\d+-\d+|GHSA(?:-\w{4}){3}", head)
+    return Patch(
+        name=name, sha256=hashlib.sha256(data).hexdigest(), closes=tuple(sorted(set(closes)))
+    )
+
+
 def fields(text: str) -> dict[str, str]:
     """The fields of one stanza in the form of mail headers, as Debian and wheels have them; the first of a name."""
     parsed = email.parser.HeaderParser().parsestr(text)
@@ -147,7 +169,7 @@ def deb_source(control: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class GoModule:
-    """A module that is linked into a program, with Go's sum of it."""
+    """A module that is linked into a program, with Go's sum of it; that of one that we patched is empty."""
 
     path: str
     version: str
@@ -172,7 +194,7 @@ def parse_build_info(data: bytes) -> BuildInfo:
         raise ValueError("not the build information of Go 1.18 or later")
     go, rest = _text(data[32:])
     table, _ = _text(rest)
-    main, modules = "", []
+    main, modules, before = "", [], [""]
     for line in table[16:-16].decode().splitlines():  # between two marks of 16 bytes
         parts = line.split("\t")
         if parts[0] == "path":
@@ -180,7 +202,10 @@ def parse_build_info(data: bytes) -> BuildInfo:
         elif parts[0] in ("mod", "dep") and len(parts) >= 4 and parts[3]:
             modules.append(GoModule(path=parts[1], version=parts[2], h1=parts[3]))
         elif parts[0] == "=>":
-            raise ValueError("a replaced module, which no lock of ours knows")
+            if parts[1] != PATCHED:
+                raise ValueError("a replaced module, which no lock of ours knows")
+            modules.append(GoModule(path=before[1], version=before[2], h1=""))
+        before = parts
     return BuildInfo(go=go.decode(), main=main, modules=tuple(sorted(modules)))
 
 

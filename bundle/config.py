@@ -15,7 +15,17 @@ from typing import Any, Literal
 
 from bundle.errors import ConfigError, Problem
 from bundle.model import Layout, Named
-from bundle.settings import BUNDLE, SITE, Setting, default_domain, domain_problem, named
+from bundle.provider import provider_problems
+from bundle.settings import (
+    BUNDLE,
+    SITE,
+    Setting,
+    allow_problems,
+    default_domain,
+    domain_problem,
+    named,
+)
+from bundle.siteform import s3_problems
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,12 +38,14 @@ class SiteConfig:
     """site.toml: what is only known on the closed side."""
 
     domain: str
+    profile: Literal["dev", "prod"]
     organisation: str
     layout: Layout
     bind: str
     ports_portal: int
     ports_mlflow: int
     ports_phoenix: int
+    allow: tuple[str, ...]
     mlflow_experiment: str
     mlflow_workers: int
     memory_postgres_mb: int
@@ -44,8 +56,31 @@ class SiteConfig:
     retention_phoenix_days: int
     registry_address: str
     registry_user: str
+    registry_password: str
     registry_password_file: str
     registry_ca: str
+    oidc_url: str
+    oidc_client: str
+    oidc_secret: str
+    oidc_ca: str
+    oidc_title: str
+    oidc_scopes: tuple[str, ...]
+    oidc_sign_up: bool
+    oidc_groups_path: str
+    oidc_groups: tuple[str, ...]
+    oidc_role_path: str
+    oidc_roles: tuple[str, ...]
+    audit_folder: str
+    audit_command: tuple[str, ...]
+    audit_keep_days: int
+    s3_endpoint: str
+    s3_region: str
+    s3_key: str
+    s3_secret: str
+    s3_ca: str
+    s3_bucket_mlflow: str
+    s3_bucket_exports: str
+    s3_bucket_backups: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +146,9 @@ def _value_problem(where: str, setting: Setting, value: Any) -> Problem | None:
         kind = {"str": "a text", "int": "a whole number", "bool": "true or false"}[
             type(setting.default).__name__
         ]
+        told = "the value" if setting.secret else repr(value)
         return Problem(
-            where=place, message=f"{value!r} is not {kind}", hint=f"{setting.key}: {setting.help}."
+            where=place, message=f"{told} is not {kind}", hint=f"{setting.key}: {setting.help}."
         )
     wrong = setting.check(value)
     return (
@@ -183,10 +219,18 @@ def parse_site(text: str, where: str = "site.toml") -> SiteConfig:
                     where=f"{where}: ports", message=message, hint="Give each tracker its own port."
                 )
             )
-        if bool(values["registry_user"]) != bool(values["registry_password_file"]):
-            message = "registry.user and registry.password_file go together"
-            hint = "Set both, or neither."
+        given = (values["registry_password"], values["registry_password_file"])
+        hint = "Each is a place outside, once."
+        for told in allow_problems(values["allow"], values["domain"]):
+            problems.append(Problem(where=f"{where}: allow", message=told, hint=hint))
+        if bool(values["registry_user"]) != (sum(map(bool, given)) == 1):
+            message = "registry.user and registry.password (or registry.password_file) go together"
+            hint = "Set registry.user and one of the other two, or none of them."
             problems.append(Problem(where=f"{where}: registry", message=message, hint=hint))
+        for key, message, hint in provider_problems(values):
+            problems.append(Problem(where=f"{where}: {key}", message=message, hint=hint))
+        own = {setting.attribute: setting.default for setting in SITE}
+        problems += s3_problems(f"{where}: s3", values, own)
     if problems:
         raise ConfigError.of(problems)
     return SiteConfig(**values)

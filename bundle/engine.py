@@ -74,6 +74,8 @@ def _options(wanted: OneOff) -> list[str]:
     options += ["--security-opt", "no-new-privileges:true", "--pids-limit", "256"]
     options += ["--memory", f"{wanted.memory_mb}m", "--user", f"{wanted.user}:{wanted.user}"]
     options += ["--network", wanted.network, "--tmpfs", "/tmp:size=512m,mode=1777,nosuid,nodev"]
+    if wanted.entrypoint:
+        options += ["--entrypoint", wanted.entrypoint]
     for key, value in wanted.labels.items():
         options += ["--label", f"{key}={value}"]
     for name, address in wanted.hosts.items():

@@ -109,7 +109,7 @@ def entries(host: Host, plan: Plan) -> list[Entry]:
 
     Raises ConfigError when one cannot be read.
     """
-    own = [of_certificate(s.name, host.path("secrets", s.name, "tls.crt")) for s in plan.services]
+    own = [of_certificate(s.name, host.path("secrets", s.name, "tls.crt")) for s in plan.servers]
     if site := site_folder(host):
         own.append(of_certificate("site root", site / "root.crt"))
     return sorted([*own, *ca_entries(host)], key=lambda entry: entry.until)

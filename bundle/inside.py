@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
-from bundle.engine import PROJECT_LABEL
+from bundle.engine import PROJECT_LABEL, find_client
 from bundle.errors import CommandError
 from bundle.gateway_client import clients_ca
 from bundle.host import Host
 from bundle.model import OneOff
 from bundle.plan import OPS_UID, Plan
+from bundle.run import run_into
 from bundle.services.names import ROOT_CA
 from bundle.site import SITE_LABEL
 
@@ -42,6 +43,19 @@ def execute(plan: Plan, host: Host, service: str, script: str, *, timeout: float
         ["exec", "-T", service, "bash", "-c", script],
         timeout=timeout,
     )
+
+
+def execute_into(
+    plan: Plan, host: Host, service: str, command: Sequence[str], out: IO[bytes], *, timeout: float
+) -> None:
+    """Run `command` inside the container of `service`, what it gives into the file `out`.
+
+    Raises CommandError when the container does not run, or the command fails.
+    """
+    file = str(host.path("rendered", "compose.yaml"))
+    line = [find_client("compose"), "compose", "--project-name", plan.project, "--file", file]
+    line += ["exec", "-T", service, *command]
+    run_into(line, out, timeout=timeout, env=host.engine.child_environment)
 
 
 def ask(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from pathlib import Path
 
-from bundle import pki, site, vault
+from bundle import auditlog, pki, site, sso, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
+from bundle.denied import ensure_denied
 from bundle.errors import CommandError
 from bundle.host import Host, make_folder
+from bundle.migrations import migrate
 from bundle.model import RELOADED, Container, ExtraService, Service
 from bundle.plan import Plan
 from bundle.run import log, tail
+from bundle.services import forward
 from bundle.templates import render
 
 HEALTHY_WITHIN_S = 300
@@ -62,7 +66,7 @@ def stamp(host: Host, service: str, left_out: tuple[str, ...] = ()) -> str:
 
 def service_stamp(host: Host, service: Service) -> str:
     """A digest of the certificates and secrets that a service reads when it starts, and not when it reloads."""
-    return stamp(host, service.name, RELOADED if service.reloads else ())
+    return stamp(host, service.name, RELOADED if service.reloads or not service.port else ())
 
 
 def extra_stamp(host: Host, service: ExtraService) -> str:
@@ -84,15 +88,29 @@ def prepare(plan: Plan, host: Host) -> None:
     """
     store = vault.open_store(host, plan)
     vault.hand_out(host, plan, store)
+    sso.prepare(plan, host)
     renewed = pki.issue(host, plan)
     pki.write_lists(host)
+    ensure_denied(plan, host)
     vault.close(host, plan)
+    make_meetings(plan, host)
+    auditlog.prepare(host, plan.service("gateway").uid)
     changed = write_rendered(plan, host)
     log.info(
         "  certificates: %s; files: %s",
         ", ".join(renewed) or "unchanged",
         f"{len(changed)} changed",
     )
+
+
+def make_meetings(plan: Plan, host: Host) -> None:
+    """Make the folder of each socket that two services share; nobody else on this host can enter it."""
+    make_folder(host.path("sockets"), 0o700)
+    for service in plan.services:
+        for meeting in (meeting for meeting in service.meetings if meeting.host):
+            folder = host.path("sockets", meeting.name)
+            make_folder(folder, 0o755)
+            os.chown(folder, service.uid, service.uid)
 
 
 def _state(container: Container | None) -> str:
@@ -198,17 +216,18 @@ def bring_up(plan: Plan, host: Host) -> None:
     store = vault.open_store(host, plan)
     up(plan, host, stores(plan))
     wait_for_postgres(plan, host)
-    make_databases(plan, host, store)
+    marks = make_databases(plan, host, store)
     wait_healthy(plan, host, stores(plan))
     made = make_buckets(plan, host, store)
     check_separation(plan, host, store)
+    migrate(plan, host, store, marks)
     log.info("  databases and roles are so; new buckets: %s", ", ".join(made) or "none")
     up(plan, host, others(plan))
     wait_healthy(plan, host, others(plan))
 
 
 def bring_up_extras(plan: Plan, host: Host) -> None:
-    """Start the site's own services, each after those that it needs; those that no bundle has any more go.
+    """Start the site's own services, each after those that it needs; what nobody wants any more goes.
 
     Raises CommandError when one does not become well.
     """
@@ -223,6 +242,9 @@ def bring_up_extras(plan: Plan, host: Host) -> None:
         for extra in wave:
             if not extra.health:
                 wait_settled(plan, host, extra)
+    unused = f"{plan.project}_{forward.NETWORK}"
+    if not plan.site.allow and host.engine.network(unused):
+        host.engine.client(["network", "rm", unused], timeout=60)
 
 
 def waves(extras: tuple[ExtraService, ...]) -> list[list[ExtraService]]:

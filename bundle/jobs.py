@@ -1,4 +1,4 @@
-"""What this host does by itself for the stack: start it at boot, and the daily jobs; by systemd, or cron without it."""
+"""What this host does by itself for the stack: start it at boot, and its jobs; by systemd, or cron without it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A task that runs once a day; what it says goes to `<root>/<name>.log`."""
+    """A task that runs again and again (`when` for systemd, `cron` for cron); its words go to `<root>/<name>.log`."""
 
     name: str
     task: str
     title: str
-    hour: int
-    minute: int
+    when: str
+    cron: str
 
     @property
     def service(self) -> Path:
@@ -38,15 +38,29 @@ class Job:
 
 
 JOBS = (
-    Job(name="renew", task="pki.renew", title="renew certificates that are due", hour=3, minute=17),
+    Job(
+        name="renew",
+        task="pki.renew",
+        title="renew certificates that are due",
+        when="*-*-* 03:17:00",
+        cron="17 3 * * *",
+    ),
+    Job(
+        name="audit",
+        task="audit.collect",
+        title="chain the audit log and copy its head",
+        when="*-*-* *:*:00",
+        cron="* * * * *",
+    ),
 )
 
 
 def no_boot() -> str:
     """What to say where this host has neither systemd nor cron."""
     return say(
-        "neither systemd nor cron here: have the host run invoke start at boot, and invoke pki.renew daily",
-        "systemd와 cron이 없습니다. 부팅 시 invoke start, 매일 invoke pki.renew를 실행하도록 하십시오",
+        "neither systemd nor cron here: have the host run invoke start at boot, pki.renew daily, audit.collect each"
+        " minute",
+        "systemd와 cron이 없습니다. 부팅 시 invoke start, 매일 pki.renew, 매분 audit.collect를 실행하십시오",
     )
 
 
@@ -94,12 +108,16 @@ After=tracking-bundle.service
 Type=oneshot
 ExecStart=/bin/sh -c "{_quoted(command(host, job.task))}"
 TimeoutStartSec=1800
+# Only what is wrong goes to the journal: a job may run each minute.
+SyslogLevel=warning
+LogLevelMax=notice
 """
     timer = f"""[Unit]
-Description=tracking-bundle: {job.title}, daily
+Description=tracking-bundle: {job.title}
 
 [Timer]
-OnCalendar=*-*-* {job.hour:02}:{job.minute:02}:00
+OnCalendar={job.when}
+AccuracySec=1s
 Persistent=true
 
 [Install]
@@ -116,7 +134,7 @@ def cron_text(host: Host) -> str:
         return f"{when} root ({command(host, task)}) >>{log_file} 2>&1".replace("%", "\\%")
 
     lines = [line("@reboot", "start", "boot")]
-    lines += [line(f"{job.minute} {job.hour} * * *", job.task, job.name) for job in JOBS]
+    lines += [line(job.cron, job.task, job.name) for job in JOBS]
     return "\n".join([f"PATH={SEARCH}", *lines]) + "\n"
 
 

@@ -8,8 +8,9 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, NoReturn
 
 Layout = Literal["ports", "names"]
+Rotation = Literal["free", "logout", "data", "kit"]
 Status = Literal["passed", "failed", "not_applicable"]
-RELOADED = ("tls.crt", "tls.key", "root.crt", "clients.crt", "ca.crl")
+RELOADED = ("tls.crt", "tls.key", "root.crt", "clients.crt", "ca.crl", "denied.json")
 """The files of a service's folder that a server which reloads takes without a new container."""
 
 
@@ -68,15 +69,24 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Database:
-    """A database and the role that owns it; the role's password is the stored secret `DB_<ROLE>`."""
+    """A database and the role that works in it; with an `owner`, only that one may change its tables.
+
+    The password of a role is the stored secret `DB_<ROLE>`.
+    """
 
     name: str
     role: str
+    owner: str = ""
 
     @property
-    def secret(self) -> str:
-        """The name of the role's password in the store."""
-        return f"DB_{self.role.upper()}"
+    def roles(self) -> tuple[str, ...]:
+        """Every role that gets into it."""
+        return (self.role, self.owner) if self.owner else (self.role,)
+
+
+def role_secret(role: str) -> str:
+    """The name of a database role's password in the store."""
+    return f"DB_{role.upper()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +114,16 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class SecretSpec:
-    """A generated secret of the store; `mounted`: the service sees it under /run/secrets."""
+    """A secret of the store, generated unless the site has it at `reference`; `mounted`: it is in /run/secrets.
+
+    `rotation`: a new value is noticed by nobody (`free`), ends sessions, needs `data` encrypted anew, or is the kit's.
+    """
 
     name: str
     kind: Literal["token", "password", "name"] = "token"
     mounted: bool = True
+    rotation: Rotation = "free"
+    reference: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +142,21 @@ class Mount:
     target: str
 
 
-def no_secrets(_: Mapping[str, Secret]) -> dict[str, Secret]:
-    """The `derive` of a service that needs no composed secret file."""
-    return {}
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """A folder for a socket that two services share, and nobody else on the host can enter; `host` makes the socket."""
+
+    name: str
+    path: str
+    host: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A folder under the root, of the service's own, that it may write in and this host reads."""
+
+    place: str
+    target: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +164,10 @@ class Service:
     """One member of the stack: what it declares is made, checked, backed up and restored because it is declared.
 
     `names` are its names on the internal networks, the first its own; `derive` composes secret files out of the store;
-    `reloads`: its first process takes new certificates at a SIGHUP.
+    `migration` is the module of bundle.ops that brings the tables of its databases to what its image knows;
+    `reloads`: its first process takes new certificates at a SIGHUP. `port` 0: it listens on no network, and has no
+    certificate. `image`: whose image it runs when that is not called as it is. `links` are names outside that it knows
+    as the forwarder's.
     """
 
     name: str
@@ -148,17 +178,28 @@ class Service:
     networks: tuple[str, ...]
     health: tuple[str, ...]
     mounts: tuple[Mount, ...] = ()
+    folders: tuple[Folder, ...] = ()
     published: tuple[tuple[int, int], ...] = ()
     databases: tuple[Database, ...] = ()
+    migration: str = ""
     buckets: tuple[Bucket, ...] = ()
     secrets: tuple[SecretSpec, ...] = ()
-    derive: Callable[[Mapping[str, Secret]], dict[str, Secret]] = no_secrets
+    derive: Callable[[Mapping[str, Secret]], dict[str, Secret]] = lambda _: {}
     volumes: tuple[Volume, ...] = ()
     tmpfs: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     shm_mb: int = 64
     reloads: bool = False
+    image: str = ""
+    command: tuple[str, ...] = ()
+    meetings: tuple[Meeting, ...] = ()
+    links: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> str:
+        """The name of the image that it runs."""
+        return self.image or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +305,7 @@ class OneOff:
     arguments: tuple[str, ...]
     user: int
     network: str
+    entrypoint: str = ""
     memory_mb: int = 1024
     labels: dict[str, str] = field(default_factory=dict)
     hosts: dict[str, str] = field(default_factory=dict)

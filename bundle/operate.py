@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import expiring, jobs
+from bundle import expiring, jobs, kit
 from bundle.errors import ConfigError, PreconditionError
 from bundle.host import Host
 from bundle.model import Container, ExtraService
 from bundle.plan import Plan
-from bundle.services.names import public, url
+from bundle.services.names import door_hosts, public, url
 from bundle.site import SITE_LABEL, read_site_id
 from bundle.words import say
 
@@ -89,7 +89,11 @@ def _service_line(plan: Plan, name: str, container: Container | None) -> Line:
         return Line(name=name, state="absent", detail="start it with invoke start", good=False)
     healthy = container.state == "running" and container.health == "healthy"
     state = container.health if container.state == "running" else container.state
-    wrong = "" if container.image == plan.image(name) else " (not this release's image)"
+    wrong = (
+        ""
+        if container.image == plan.image(plan.service(name).runs)
+        else " (not this release's image)"
+    )
     detail = f"{container.image}{wrong}, since {container.started[:19]}Z"
     return Line(name=name, state=state, detail=detail, good=healthy and not wrong)
 
@@ -131,6 +135,12 @@ def root_key_line(host: Host) -> Line:
     return Line(name="root key", state="away" if away else "here", detail=detail, good=away)
 
 
+def kit_line(host: Host) -> Line:
+    """Whether there is a recovery kit that would be enough."""
+    good, detail = kit.state(host)
+    return Line(name="recovery kit", state="good" if good else "needed", detail=detail, good=good)
+
+
 def status(plan: Plan, host: Host) -> list[Line]:
     """Services, doors, what expires next, and the room that is left."""
     containers = host.engine.containers(plan.project)
@@ -139,7 +149,7 @@ def status(plan: Plan, host: Host) -> list[Line]:
     ]
     lines += [extra_line(plan, extra, containers.get(extra.slug)) for extra in plan.extras]
     lines += doors(plan)
-    lines += [certificate_lines(plan, host)[0], root_key_line(host)]
+    lines += [certificate_lines(plan, host)[0], root_key_line(host), kit_line(host)]
     return lines + disk_lines(host)
 
 
@@ -160,7 +170,8 @@ def disk_lines(host: Host) -> list[Line]:
 
 def doors(plan: Plan) -> list[Line]:
     """The URL of each door that opens on this host: by its name where that is known here, else by its address."""
-    host = "" if plan.site.layout == "names" or is_known(plan) else address(plan)
+    named = plan.site.layout == "names" or address(plan) not in door_hosts(plan.site, "portal")
+    host = "" if named or is_known(plan) else address(plan)
     return [Line(name=door, state="url", detail=url(plan.site, door, host)) for door in DOORS]
 
 
@@ -191,11 +202,21 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
     if purge:
         removed += host.engine.remove_images("tracking-bundle/")
         removed += host.engine.remove_images("tracking-extra/")
-        for name in ("rendered", "secrets", "pki", "reports"):
+        for name in (
+            "rendered",
+            "secrets",
+            "pki",
+            "reports",
+            "sockets",
+            "audit",
+            "safety",
+            "recovery",
+        ):
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))
                 removed.append(str(host.path(name)))
-        for name in ("site-id", "site.toml", "installed", "boot.log", "renew.log", "request.json"):
+        logs = ("boot.log", *(f"{job.name}.log" for job in jobs.JOBS))
+        for name in ("site-id", "site.toml", "installed", kit.NOTE, *logs, "request.json"):
             host.path(name).unlink(missing_ok=True)
     return removed
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bundle import accounts
-from bundle.accounts import ADMIN, Login
+from bundle.accounts import Login
 from bundle.errors import CommandError, ConfigError
 from bundle.gateway_client import Door, door
 from bundle.host import Host, make_folder, write_file
 from bundle.model import Secret, SecretSpec
 from bundle.plan import Plan
+from bundle.rights import MEMBER, Seat, mlflow_give, mlflow_seats
+from bundle.services.names import STACK
 from bundle.vault import generate
 
 
@@ -28,11 +30,13 @@ class Own:
     phoenix_role: str
 
 
+SERVICES = "extra-"
+"""So begin the accounts of the site's own services."""
 VERIFY = Own(
     name="verify",
     password="VERIFY_MLFLOW_PASSWORD",
     key="VERIFY_PHOENIX_API_KEY",
-    mlflow_role="",
+    mlflow_role=MEMBER,
     phoenix_role="editor",
 )
 
@@ -45,6 +49,11 @@ class Trackers:
     phoenix: Door
     admin: Login
     secret: Secret
+
+
+def is_own(name: str) -> bool:
+    """Whether an account is one that the product keeps for itself or for a service of the site."""
+    return name in (STACK, VERIFY.name) or name.startswith(SERVICES)
 
 
 def stored(host: Host, name: str) -> Secret:
@@ -76,7 +85,7 @@ def open_trackers(plan: Plan, host: Host) -> Trackers:
     return Trackers(
         mlflow=door(plan, host, "mlflow"),
         phoenix=door(plan, host, "phoenix"),
-        admin=Login(name=ADMIN, password=stored(host, "MLFLOW_AUTH_ADMIN_PASSWORD")),
+        admin=Login(name=STACK, password=stored(host, "MLFLOW_STACK_PASSWORD")),
         secret=stored(host, "PHOENIX_ADMIN_SECRET"),
     )
 
@@ -96,16 +105,26 @@ def own_in_mlflow(trackers: Trackers, host: Host, who: Own = VERIFY) -> None:
 
     Raises CommandError when MLflow refuses.
     """
-    if host.path("secrets", "store", who.password).exists():
-        login = Login(name=who.name, password=stored(host, who.password))
-        if accounts.mlflow_accepts(trackers.mlflow, login):
-            return
-    login = Login(name=who.name, password=new_password())
-    keep(host, who.password, login.password)
-    if who.name in accounts.mlflow_users(trackers.mlflow, trackers.admin):
-        accounts.mlflow_set_password(trackers.mlflow, trackers.admin, login)
-    else:
-        accounts.mlflow_add(trackers.mlflow, trackers.admin, login, who.mlflow_role)
+    seats = mlflow_seats(trackers.mlflow, trackers.admin)
+    login = _own_login(trackers, host, who)
+    if login is None:
+        login = Login(name=who.name, password=new_password())
+        keep(host, who.password, login.password)
+        if who.name in seats:
+            accounts.mlflow_set_password(trackers.mlflow, trackers.admin, login)
+        else:
+            accounts.mlflow_add(trackers.mlflow, trackers.admin, login)
+    seat = Seat(role=who.mlflow_role)
+    if seats.get(who.name) != seat:
+        mlflow_give(trackers.mlflow, trackers.admin, who.name, seat)
+
+
+def _own_login(trackers: Trackers, host: Host, who: Own) -> Login | None:
+    """The stored password of `who`, when MLflow takes it."""
+    if not host.path("secrets", "store", who.password).exists():
+        return None
+    login = Login(name=who.name, password=stored(host, who.password))
+    return login if accounts.mlflow_accepts(trackers.mlflow, login) else None
 
 
 def own_in_phoenix(plan: Plan, trackers: Trackers, host: Host, who: Own = VERIFY) -> None:

@@ -69,6 +69,7 @@ def trust(host: Host, plan: Plan) -> None:
     wanted[host.path("secrets", "gateway", "clients.crt")] = outer
     for path, data in wanted.items():
         if not path.exists() or path.read_bytes() != data:
+            path.parent.mkdir(mode=0o700, exist_ok=True)  # of one without a certificate of its own
             write_file(path, data, mode=0o444)
     for extra in plan.extras:  # a client of the doors, which got its folder with its account
         path = host.path("secrets", extra.slug, "root.crt")
@@ -111,7 +112,7 @@ def issue(host: Host, plan: Plan, *, only: tuple[str, ...] = (), anew: bool = Fa
     _, inner = authorities(host, plan)
     outer = door_issuer(host, plan, inner)
     renewed = []
-    for service in (s for s in plan.services if not only or s.name in only):
+    for service in (s for s in plan.servers if not only or s.name in only):
         folder = host.path("secrets", service.name)
         if service.name == "gateway" and (site := site_folder(host)):
             key, chain = (site / "tls.key").read_bytes(), (site / "chain.crt").read_bytes()

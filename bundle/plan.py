@@ -7,13 +7,22 @@ from dataclasses import dataclass, replace
 
 from bundle.config import SiteConfig
 from bundle.model import Database, ExtraService, Service
-from bundle.services import services
+from bundle.services import forward, s3, services
 from bundle.services.names import internal, public
 
 PROJECT = "tracking"
 OPS_UID = 10006
 EXTRAS = "extras"
 """The network of the site's own services: the gateway is on it, and nothing else of ours."""
+NO_DNS = "127.0.0.1"
+"""Where a container's resolver sends outside names: to itself, where nobody listens."""
+NO_PING = "1 0"
+"""The groups that may ping: none."""
+
+
+def bridge(network: str) -> str:
+    """The host's interface of a network of ours: a fixed name, for rules of the host's firewall."""
+    return f"{PROJECT}-{network}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +53,12 @@ class Plan:
         return f"tracking-extra/{name}:{self.version}"
 
     def aliases(self, service: Service, network: str) -> tuple[str, ...]:
-        """The names of `service` on `network`: the doors' public names lead to the gateway where the extras are."""
+        """The names of `service` on `network`: the doors' public names lead to the gateway where the extras are.
+
+        The name of the site's own S3 leads to the forwarder, beside the stores.
+        """
+        if network == "data" and service.name == s3.store(self.site) == forward.NAME:
+            return (*service.names, s3.host_and_port(self.site)[0])
         if network != EXTRAS:
             return service.names
         doors = (public(self.site, door) for door in ("portal", "mlflow", "phoenix"))
@@ -53,6 +67,11 @@ class Plan:
     def extra_name(self, service: ExtraService) -> str:
         """The name of a site's own service on its network."""
         return internal(self.site, service.name)
+
+    @property
+    def servers(self) -> tuple[Service, ...]:
+        """The services that listen on a network: each has a certificate of its own."""
+        return tuple(service for service in self.services if service.port)
 
     def service(self, name: str) -> Service:
         """The service called `name`."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle import theirs
 from bundle.engine import MINIMUM_SERVER
 from bundle.errors import BundleError, Problem
 from bundle.host import Host
@@ -302,6 +303,10 @@ def preflight(plan: Plan, host: Host, facts: EngineFacts, release: Release) -> l
         "clock": lambda: check_clock(release),
         "kernel": lambda: check_kernel(facts),
         "names": lambda: check_strangers(plan, facts),
+        "s3": lambda: [
+            _row("s3", line, not wrong, wrong, theirs.hint())
+            for line, wrong in theirs.look(plan.site)
+        ],
     }
     rows: list[Row] = []
     for name, probe in probes.items():

@@ -16,6 +16,7 @@ from bundle.config import read_table
 from bundle.errors import BundleError
 
 WHEEL_LAYERS = ("first", "rest", "last")  # the lowest first
+PATCHES = "patches/"
 TOOLS = "tools"  # the folder of what every build may use; it has a lock of its own
 
 
@@ -146,6 +147,14 @@ class Recipes:
         """The full Python lock of `name`; empty when it has none."""
         path = self.folder / name / "requirements.lock"
         return parse_pins(path.read_text("utf-8"), str(path)) if path.is_file() else ()
+
+    def patches(self, name: str) -> dict[str, bytes]:
+        """The patches that the build of `name` lays over what it fetches, by their place in the recipe."""
+        return {
+            place: data
+            for place, data in tree(self.all[name].folder)
+            if place.startswith(PATCHES) and place.endswith(".patch")
+        }
 
     def wheels(self, name: str) -> tuple[Pin, ...]:
         """The wheels that `name` adds to its parent."""

@@ -12,10 +12,10 @@ import socket
 import ssl
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import httpx
 
+from bundle.borrowed import borrow
 from bundle.config import SiteConfig
 from bundle.errors import BundleError, CommandError, ConfigError, PreconditionError
 from bundle.manifest import MANIFEST_TYPE, PRODUCT, Manifest, SealedImage
@@ -212,8 +212,8 @@ class Registry:
                 f"the login as {user} was refused", f"{user}(으)로 로그인이 거부되었습니다"
             )
             hint = say(
-                "Mend registry.user or what is in registry.password_file.",
-                "registry.user 또는 registry.password_file의 내용을 고치십시오.",
+                "Mend registry.user, or what registry.password or registry.password_file leads to.",
+                "registry.user, 또는 registry.password나 registry.password_file이 가리키는 내용을 고치십시오.",
             )
             return PreconditionError(message, where=self.address, hint=hint)
         if answer.status_code == 403:
@@ -255,20 +255,9 @@ def open_registry(site: SiteConfig) -> Registry | None:
 
 
 def _password(site: SiteConfig) -> Secret:
-    if not site.registry_user:
-        return Secret("")
-    path, where = Path(site.registry_password_file), "site.toml: registry.password_file"
-    try:
-        if path.stat().st_mode & 0o007:
-            hint = f"chmod 600 {path}"
-            raise ConfigError(f"{path} is open to everybody", where=where, hint=hint)
-        value = path.read_text("utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        hint = say(
-            "Write the password into a file of mode 0600 and name it.",
-            "비밀번호를 권한 0600의 파일에 쓰고 그 경로를 지정하십시오.",
-        )
-        raise ConfigError(f"{path}: {error}", where=where, hint=hint) from error
-    if not value:
-        raise ConfigError(f"{path} is empty", where=where, hint="Write the password into it.")
-    return Secret(value)
+    if site.registry_password:
+        return borrow(site.registry_password, "site.toml: registry.password")
+    if site.registry_password_file:
+        place = f"secret://file{site.registry_password_file}"
+        return borrow(place, "site.toml: registry.password_file")
+    return Secret("")

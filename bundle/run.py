@@ -49,11 +49,13 @@ def run(
     check: bool = True,
     stdin: IO[bytes] | None = None,
     stream: bool = False,
+    mute: bool = False,
     hint: str = "",
 ) -> str:
     """Run `command` and return its standard output (its error output too, when `stream` shows both to the operator).
 
-    `timeout` is in seconds; `text` goes to standard input; `env` replaces the environment.
+    `timeout` is in seconds; `text` goes to standard input; `env` replaces the environment; `mute`: a failure tells
+    nothing of what was said.
 
     Raises CommandError when it fails or takes too long, PreconditionError when the program is not there.
     """
@@ -63,10 +65,8 @@ def run(
         return _run_streamed(command, line, timeout, env, cwd, hint)
     done = _run_quiet(command, line, timeout, env, cwd, text, stdin, hint)
     if check and done.returncode != 0:
-        raise CommandError(
-            f"{line}: {describe_exit(done.returncode)}\n{tail(done.stderr or done.stdout)}",
-            hint=hint,
-        )
+        said = "" if mute else f"\n{tail(done.stderr or done.stdout)}"
+        raise CommandError(f"{line}: {describe_exit(done.returncode)}{said}", hint=hint)
     return done.stdout
 
 
@@ -162,6 +162,39 @@ def _follow(child: subprocess.Popen[str], timeout: float) -> list[str]:
             child.wait()
         child.stdout.close()
     return lines
+
+
+def run_into(
+    command: Sequence[str],
+    out: IO[bytes],
+    *,
+    timeout: float,
+    stdin: IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run `command` with its standard output into the file `out`, perhaps one as its input; `timeout` in seconds.
+
+    Raises CommandError when it fails or takes too long, PreconditionError when the program is not there.
+    """
+    line = shlex.join(command)
+    log.debug("+ %s >", line)
+    try:
+        done = subprocess.run(
+            list(command),
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=timeout,
+            env=None if env is None else dict(env),
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise _not_found(command, error) from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(f"{line}: not done after {timeout:.0f} s") from error
+    if done.returncode != 0:
+        said = tail(done.stderr.decode("utf-8", "replace"))
+        raise CommandError(f"{line}: {describe_exit(done.returncode)}\n{said}")
 
 
 def popen(command: Sequence[str], *, stdin: IO[bytes] | None = None) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from bundle.components import BESIDE, Component, Inventory
+from bundle.components import BESIDE, Component, Inventory, Patch
 
 PRODUCT = "tracking-bundle"
 OWN_LICENCE = "Apache-2.0"
@@ -130,7 +130,18 @@ def _spdx_package(inventory: Inventory, component: Component) -> dict[str, Any]:
         package["comment"] = f"go.sum: {component.h1}"
     if component.sha256:
         package["checksums"] = [{"algorithm": "SHA256", "checksumValue": component.sha256}]
+    if component.patches:
+        package["annotations"] = [_annotation(inventory, one) for one in component.patches]
     return package
+
+
+def _annotation(inventory: Inventory, patch: Patch) -> dict[str, str]:
+    return {
+        "annotationDate": moment(inventory.created),
+        "annotationType": "OTHER",
+        "annotator": f"Tool: {PRODUCT}-{inventory.version}",
+        "comment": f"patched: {patch.name} (sha256 {patch.sha256}) {' '.join(patch.closes)}".strip(),
+    }
 
 
 def _spdx_relations(inventory: Inventory) -> list[dict[str, str]]:
@@ -212,6 +223,8 @@ def _cyclonedx_component(inventory: Inventory, component: Component) -> dict[str
         found["licenses"] = [{"expression": component.licence}]
     elif component.stated:
         found["licenses"] = [{"license": {"name": component.stated}}]
+    if component.patches:
+        found["pedigree"] = {"patches": [_cyclonedx_patch(one) for one in component.patches]}
     properties = {"go.sum": component.h1}
     if component.source:
         properties["source"] = f"{component.source} {component.source_version}"
@@ -221,6 +234,13 @@ def _cyclonedx_component(inventory: Inventory, component: Component) -> dict[str
         if value
     ]
     return found | ({"properties": listed} if listed else {})
+
+
+def _cyclonedx_patch(patch: Patch) -> dict[str, Any]:
+    """The patch itself is in the file with MinIO's source, under this name."""
+    closed = [{"type": "security", "id": one} for one in patch.closes]
+    where = {"diff": {"url": f"{patch.name}#sha256={patch.sha256}"}}
+    return {"type": "unofficial", **where} | ({"resolves": closed} if closed else {})
 
 
 def _cyclonedx_tree(inventory: Inventory) -> list[dict[str, Any]]:

@@ -9,12 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bundle.references import reference_problem
+from bundle.siteform import bucket_problem, endpoint_problem, pem_problem, region_problem
+
 REGISTRY = re.compile(
     r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z"
 )
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 LONGEST_NAME = 24
+PROBE_PORT = 8
+"""Where the forwarder answers its own probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +27,14 @@ class Setting:
     """One key of a file: `check` returns what is wrong with a value of the right type, or nothing.
 
     A default that is a tuple takes a list of texts, or a table of texts (`name = "value"` is the entry "name=value");
-    `check` is asked about each entry then.
+    `check` is asked about each entry then. `secret`: the value refers to a secret, and is told nowhere.
     """
 
     key: str
     default: Any
     help: str
     check: Callable[[Any], str] = lambda _: ""
+    secret: bool = False
 
     @property
     def attribute(self) -> str:
@@ -103,6 +109,54 @@ def file_problem(entry: str) -> str:
     return name_problem(name or path.rstrip("/").rpartition("/")[2])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """A place outside that the stack may go to; `address` is empty where this host's DNS knows the name."""
+
+    name: str
+    port: int
+    address: str = ""
+
+    @property
+    def target(self) -> str:
+        """Where the forwarder connects to."""
+        return f"{self.address or self.name}:{self.port}"
+
+
+def allowed(entry: str) -> Allowed:
+    """An entry of `allow`, which `allowed_problem` has found good."""
+    place, _, address = entry.partition("=")
+    name, _, port = place.rpartition(":")
+    return Allowed(name=name, port=int(port), address=address)
+
+
+def allowed_problem(entry: str) -> str:
+    """What is wrong with an entry of `allow`; empty when nothing is."""
+    place, equals, address = entry.partition("=")
+    name, colon, port = place.rpartition(":")
+    if not colon or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+        return f"{entry!r} is not host:port"
+    if re.fullmatch(r"[0-9.]+|\[.*\]", name):
+        return f"{entry!r} has an address for a name; write NAME:{port}={name}, and use that name"
+    if not all(LABEL.match(label) for label in name.split(".")) or len(name) > 200:
+        return f"{name!r} is not the name of one host in lower case"
+    return address_problem(address).replace("to listen on", "") if equals else ""
+
+
+def allow_problems(entries: Any, domain: str) -> list[str]:
+    """What is wrong with the allowed places together."""
+    given = entries if isinstance(entries, tuple) else ()  # what is no list was told already
+    good = [entry for entry in given if isinstance(entry, str) and not allowed_problem(entry)]
+    places = [allowed(entry) for entry in good]
+    pairs = [f"{place.name}:{place.port}" for place in places]
+    told = [f"{pair} is there twice" for pair in dict.fromkeys(pairs) if pairs.count(pair) > 1]
+    own = [p.name for p in places if p.name == domain or p.name.endswith(f".svc.{domain}")]
+    told += [f"{name} is a name of this stack" for name in dict.fromkeys(own)]
+    return told + [f"port {PROBE_PORT} is the forwarder's own"] * any(
+        place.port == PROBE_PORT for place in places
+    )
+
+
 def registry_problem(value: str) -> str:
     """Why `value` does not name a registry; empty when it does, or names none."""
     if not value or REGISTRY.match(value):
@@ -113,6 +167,31 @@ def registry_problem(value: str) -> str:
 def path_problem(value: str) -> str:
     """Why `value` cannot be the path of a file; empty when it can, or there is none."""
     return "" if not value or value.startswith("/") else f"{value!r} is not an absolute path"
+
+
+def https_problem(value: str) -> str:
+    """Why `value` is not the address of an identity provider's discovery; empty when it is, or there is none."""
+    if not value or re.match(r"https://[a-z0-9.-]+(:\d{1,5})?/[!-~]*\Z", value):
+        return ""
+    return f"{value!r} is not like https://idp.example.internal/.well-known/openid-configuration"
+
+
+def role_problem(entry: str) -> str:
+    """What is wrong with an entry of oidc.roles; empty when nothing is."""
+    theirs, ours = named(entry)
+    if theirs and ours in ("viewer", "editor", "admin") and not {",", ":"} & set(theirs):
+        return ""
+    return f"{entry!r} is not THEIRS=ROLE, where ROLE is viewer, editor or admin"
+
+
+def group_problem(entry: str) -> str:
+    """What is wrong with an entry of oidc.groups; empty when nothing is."""
+    return "" if entry.strip() and "," not in entry else f"{entry!r} cannot be a group"
+
+
+def word_problem(entry: str) -> str:
+    """Why `entry` cannot be a word of a command; empty when it can."""
+    return "" if entry and "\0" not in entry else "a word of the command is empty"
 
 
 def default_domain() -> str:
@@ -126,6 +205,12 @@ SITE = (
         key="domain",
         default="",
         help="the name under which the stack is reached; empty: <host>.internal",
+    ),
+    Setting(
+        key="profile",
+        default="dev",
+        help='"prod": install refuses what is unsafe, all at once, see docs/secrets.md; "dev": a first look',
+        check=one_of("dev", "prod"),
     ),
     Setting(key="organisation", default="", help="shown on the portal; any text"),
     Setting(
@@ -151,6 +236,13 @@ SITE = (
     ),
     Setting(
         key="ports.phoenix", default=8445, help='Phoenix (layout "ports")', check=between(1, 65535)
+    ),
+    Setting(
+        key="allow",
+        default=(),
+        help='the only ways out, "host:port" each, or "host:port=address" for a name that the DNS does not know;'
+        " through one forwarder, see docs/network.md",
+        check=allowed_problem,
     ),
     Setting(
         key="mlflow.experiment",
@@ -192,9 +284,17 @@ SITE = (
     ),
     Setting(key="registry.user", default="", help="who pushes and pulls there; empty: nobody"),
     Setting(
+        key="registry.password",
+        default="",
+        help="where that user's password is, never itself: secret://file/PATH, secret://env/NAME or"
+        " secret://command/PATH ARGUMENTS, see docs/secrets.md",
+        check=reference_problem,
+        secret=True,
+    ),
+    Setting(
         key="registry.password_file",
         default="",
-        help="the file with that user's password, mode 0600, absolute path",
+        help="the same as secret://file with this absolute path",
         check=path_problem,
     ),
     Setting(
@@ -202,6 +302,126 @@ SITE = (
         default="",
         help="the CA that signed the registry's certificate, a PEM file, absolute path; empty: the host's own CAs",
         check=path_problem,
+    ),
+    Setting(
+        key="oidc.url",
+        default="",
+        help="single sign-on to Phoenix: the discovery document of the identity provider, see docs/sso.md; empty: none."
+        " Its host belongs in allow",
+        check=https_problem,
+    ),
+    Setting(key="oidc.client", default="", help="the client's id there"),
+    Setting(
+        key="oidc.secret",
+        default="",
+        help="where the client's secret is, never itself: secret://file/PATH, secret://env/NAME or"
+        " secret://command/PATH ARGUMENTS",
+        check=reference_problem,
+        secret=True,
+    ),
+    Setting(
+        key="oidc.ca",
+        default="",
+        help="the CA that signed the identity provider's certificate, a PEM file, absolute path",
+        check=path_problem,
+    ),
+    Setting(key="oidc.title", default="SSO", help="what the button of the login page is called"),
+    Setting(
+        key="oidc.scopes",
+        default=(),
+        help="scopes beside openid, email and profile, as groups",
+        check=lambda entry: "" if entry.split() == [entry] else f"{entry!r} is not a scope",
+    ),
+    Setting(
+        key="oidc.sign_up",
+        default=True,
+        help="whoever the identity provider lets in gets an account at the first login",
+    ),
+    Setting(
+        key="oidc.groups_path",
+        default="",
+        help="where a person's groups stand in the claims, a JMESPath; goes with oidc.groups",
+    ),
+    Setting(
+        key="oidc.groups",
+        default=(),
+        help="only people of one of these groups get in; empty: all",
+        check=group_problem,
+    ),
+    Setting(
+        key="oidc.role_path",
+        default="",
+        help="where a person's role stands in the claims, a JMESPath; empty: viewer at first, changed in Phoenix",
+    ),
+    Setting(
+        key="oidc.roles",
+        default=(),
+        help='roles by the value found there, as {leads = "admin", staff = "editor"}; whoever has none is refused',
+        check=role_problem,
+    ),
+    Setting(
+        key="audit.folder",
+        default="",
+        help="where the audit log's head is copied each minute: a folder of another host, mounted here, absolute path",
+        check=path_problem,
+    ),
+    Setting(
+        key="audit.command",
+        default=(),
+        help="a command that takes the head to another host, word by word; the head is its standard input, one line",
+        check=word_problem,
+    ),
+    Setting(
+        key="audit.keep_days",
+        default=0,
+        help="files of the audit log whose lines are all older than this are deleted; 0: never",
+        check=between(0, 36500),
+    ),
+    Setting(
+        key="s3.endpoint",
+        default="",
+        help="the site's own S3 in MinIO's place, https://host[:port]; empty: this stack's MinIO."
+        " It must be in allow with its address. See docs/object-store.md",
+        check=endpoint_problem,
+    ),
+    Setting(key="s3.region", default="us-east-1", help="its region", check=region_problem),
+    Setting(
+        key="s3.key",
+        default="",
+        help="where the access key's name is, never itself: secret://file/PATH and so on, see docs/secrets.md",
+        check=reference_problem,
+        secret=True,
+    ),
+    Setting(
+        key="s3.secret",
+        default="",
+        help="where the secret key is, in the same way",
+        check=reference_problem,
+        secret=True,
+    ),
+    Setting(
+        key="s3.ca",
+        default="",
+        help="the CA that signed its certificate, as PEM text between three quotation marks",
+        check=pem_problem,
+    ),
+    Setting(
+        key="s3.bucket_mlflow",
+        default="mlflow-artifacts",
+        help="the bucket of MLflow's artifacts",
+        check=bucket_problem,
+    ),
+    Setting(
+        key="s3.bucket_exports",
+        default="phoenix-exports",
+        help="the bucket of exports from Phoenix",
+        check=bucket_problem,
+    ),
+    Setting(
+        key="s3.bucket_backups",
+        default="backups",
+        help="the bucket of backups",
+        check=bucket_problem,
     ),
 )
 

@@ -22,7 +22,7 @@ from bundle.run import Progress
 CHUNK = 4 << 20
 FORM = 2
 REBUILD = """#!/bin/sh
-# Build MinIO again from nothing but this folder: sh rebuild.sh [TARGET]. Needs the Go that go.mod names (toolchain).
+# Build MinIO again from nothing but this folder: sh rebuild.sh [TARGET]. Needs GNU patch and the Go that go.mod names.
 # The same release of Go for the same machine gives the same bytes as the program in the image.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -43,9 +43,10 @@ README = """# Source of the MinIO server in tracking-bundle {version} ({arch})
 MinIO is under the GNU Affero General Public License, version 3 or later. This is the complete corresponding source of
 the program `usr/local/bin/minio` in the bundle's image `minio`:
 
-- `minio/`: our go.mod and go.sum (which name every module by version and sum), the build script, patches if any;
+- `minio/`: our go.mod and go.sum (which name every module by version and sum), the build script, and `patches/`: our
+  changes to MinIO, each with its reason above it; the build lays them over the module;
 - `proxy/`: every module of that build, MinIO's own among them, in the form of a Go module proxy;
-- `rebuild.sh`: builds it again without a network. It needs Go {toolchain}; the sums in go.sum are checked by Go itself.
+- `rebuild.sh`: builds it again without a network. It needs Go {toolchain} and GNU patch; Go itself checks by go.sum.
 
 The compiler is Go {toolchain} as published by the Go project; it is a general tool and not part of this source.
 """

@@ -19,9 +19,11 @@ from bundle.components import (
     GoModule,
     Inventory,
     Kind,
+    Patch,
     merge,
     parse_build_info,
     parse_go_sum,
+    read_patch,
 )
 from bundle.errors import BundleError, IntegrityError
 from bundle.facts import Shelf
@@ -114,7 +116,14 @@ def lineage(recipes: Recipes, name: str) -> list[Recipe]:
 
 
 def _component(
-    kind: Kind, name: str, version: str, place: str, said: Facts, **more: str
+    kind: Kind,
+    name: str,
+    version: str,
+    place: str,
+    said: Facts,
+    *,
+    patches: tuple[Patch, ...] = (),
+    **more: str,
 ) -> Component:
     return Component(
         kind=kind,
@@ -126,6 +135,7 @@ def _component(
         stated=said.stated if kind == "pypi" else "",
         texts=said.texts,
         places=(place,),
+        patches=patches,
         **more,
     )
 
@@ -275,20 +285,34 @@ def _modules(source: Source, ours: Sequence[str]) -> list[Component]:
         locked, files = parse_go_sum(source.inputs.go_sum(name))
         source.inputs.fetch_modules(modules.locked(locked, files))
         info = build_info(source, name)
-        strangers = [m.path for m in info.modules if locked.get((m.path, m.version)) != m.h1]
+        patches = tuple(read_patch(*one) for one in source.inputs.recipes.patches(name).items())
+        linked = [_as_locked(module, locked, patches) for module in info.modules]
+        strangers = [m.path for m in linked if not m.h1 or locked.get((m.path, m.version)) != m.h1]
         if strangers:
             message = (
                 f"the program of {name} holds what go.sum does not name: {', '.join(strangers)}"
             )
             raise IntegrityError(message, where=f"images/{name}/go.sum", hint="Run invoke lock.")
-        found += [_module(source, name, module) for module in info.modules]
+        found += [
+            _module(source, name, module, () if was.h1 else patches)
+            for was, module in zip(info.modules, linked, strict=True)
+        ]
         own = next((c for c in found if c.name == GO_LICENCE), None)
         said = Facts(licence="BSD-3-Clause", texts=own.texts if own else ())
         found.append(_component("golang", STANDARD, info.go.removeprefix("go"), name, said))
     return found
 
 
-def _module(source: Source, name: str, module: GoModule) -> Component:
+def _as_locked(
+    module: GoModule, locked: Mapping[tuple[str, str], str], patches: tuple[Patch, ...]
+) -> GoModule:
+    """A module that we patched has no sum in the program: it was fetched by the sum that go.sum has."""
+    if module.h1 or not patches:
+        return module
+    return replace(module, h1=locked.get((module.path, module.version), ""))
+
+
+def _module(source: Source, name: str, module: GoModule, patches: tuple[Patch, ...]) -> Component:
     wanted = modules.Wanted(path=module.path, version=module.version, kind="zip", h1=module.h1)
     path = source.inputs.store.file(wanted)
 
@@ -297,9 +321,8 @@ def _module(source: Source, name: str, module: GoModule) -> Component:
 
     digest = source.inputs.store.proven(wanted)
     said = source.inputs.shelf.learn(digest, read)
-    return _component(
-        "golang", module.path, module.version, name, said, h1=module.h1, sha256=digest
-    )
+    sums = {"h1": module.h1, "sha256": digest}
+    return _component("golang", module.path, module.version, name, said, patches=patches, **sums)
 
 
 def build_info(source: Source, name: str) -> BuildInfo:

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 import jinja2
 
 from bundle.model import File, Mount, Service
-from bundle.plan import Plan
-from bundle.services import names
+from bundle.plan import NO_DNS, NO_PING, Plan, bridge
+from bundle.services import forward, names
 
 FOLDER = Path(__file__).resolve().parent.parent / "templates"
 
@@ -61,6 +61,8 @@ def environment(folder: Path = FOLDER) -> jinja2.Environment:
     made.filters["quoted"] = quoted
     made.filters["markup"] = markup
     made.globals["names"] = names
+    made.globals |= {"bridge": bridge, "forward": forward}
+    made.globals |= {"no_dns": NO_DNS, "no_ping": NO_PING}
     return made
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import secrets
 import string
+from pathlib import Path
 
+from bundle.borrowed import borrow
 from bundle.errors import ConfigError
 from bundle.host import Host, make_folder, write_file
 from bundle.model import Secret, SecretSpec
@@ -51,7 +53,9 @@ def open_store(host: Host, plan: Plan) -> dict[str, Secret]:
     store = {}
     for spec in [spec for service in plan.services for spec in service.secrets]:
         path = folder / spec.name
-        if not path.exists():
+        if spec.reference:
+            _take(path, borrow(spec.reference, f"site.toml: the key of {spec.name}"))
+        elif not path.exists():
             write_file(path, generate(spec).reveal().encode(), mode=0o400)
         value = path.read_text(encoding="utf-8").strip()
         if not value:
@@ -62,6 +66,13 @@ def open_store(host: Host, plan: Plan) -> dict[str, Secret]:
             )
         store[spec.name] = Secret(value)
     return store
+
+
+def _take(path: Path, value: Secret) -> None:
+    """Keep what the site has given in the place of what it gave before."""
+    data = value.reveal().encode()
+    if not path.exists() or path.read_bytes() != data:
+        write_file(path, data, mode=0o400)
 
 
 def hand_out(host: Host, plan: Plan, store: dict[str, Secret]) -> None:

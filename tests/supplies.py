@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from bundle.components import INLINE, MAGIC, TOOL, Component, Inventory, Text
+from bundle.components import INLINE, MAGIC, TOOL, Component, Inventory, Patch, Text
 
 TEXTS = {
     hashlib.sha256(text).hexdigest(): text for text in (b"one licence\n", b"another licence\n")
@@ -61,6 +61,10 @@ INVENTORY = Inventory(
             licence="AGPL-3.0-or-later",
             texts=(Text(name="LICENSE", sha256=ANOTHER),),
             places=("minio",),
+            patches=(
+                Patch(name="patches/1.patch", sha256="8" * 64, closes=("CVE-2026-1", "GHSA-1-2-3")),
+                Patch(name="patches/2.patch", sha256="9" * 64, closes=()),
+            ),
         ),
         Component(
             kind="golang",

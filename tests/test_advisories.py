@@ -150,6 +150,23 @@ def test_records_of_one_hole_become_one_finding(tmp_path: Path) -> None:
     assert found.places == ("phoenix",)
 
 
+def test_hole_that_a_patch_of_ours_closes_is_said_to_be_closed_and_no_other(tmp_path: Path) -> None:
+    minio = ("Go", "github.com/minio/minio", {"introduced": "0"})
+    by_alias = record(*minio, name_of="GO-2026-1", aliases=["CVE-2026-1"])
+    by_name = record(*minio, name_of="GHSA-1-2-3")
+    other = record(*minio, name_of="GO-2026-2", aliases=["CVE-2026-2"])
+    path = database(tmp_path / "a.zip", by_alias, by_name, other)
+    known, findings = advisories.look_up(INVENTORY, path)
+    assert {one.id: one.patched for one in findings} == {
+        "CVE-2026-1": ("patches/1.patch",),
+        "GHSA-1-2-3": ("patches/1.patch",),
+        "CVE-2026-2": (),
+    }
+    found = advisories.report(INVENTORY, known, findings)
+    assert "2 of them are closed by patches of ours" in found["statement"]
+    assert advisories.page(found).count("| closed here: patches/1.patch |") == 2
+
+
 def test_folder_of_zips_and_records_is_one_database_in_any_order(tmp_path: Path) -> None:
     folder = tmp_path / "osv"
     (folder / "Go").mkdir(parents=True)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import clients, users
+from bundle import access, clients, users
 from bundle.errors import CommandError, ConfigError
 from bundle.host import Host
 from bundle.model import ExtraService, Layout
 from bundle.plan import Plan
+from bundle.rights import Seat
 from tests.test_users import host, plan, trackers
 from tests.trackers import Trackers
 
@@ -136,6 +137,6 @@ def test_people_cannot_take_a_service_s_account(
 ) -> None:
     clients.make_clients(served, host)
     with pytest.raises(ConfigError, match="is reserved"):
-        users.users_add(served, host, SLUG, "editor")
+        users.users_add(served, host, SLUG, Seat(role="editor"))
     with pytest.raises(ConfigError, match="that the product keeps"):
-        users.users_env(served, host, SLUG, tmp_path / "x")
+        access.users_env(served, host, SLUG, tmp_path / "x")

@@ -22,7 +22,10 @@ from bundle.components import (
     merge,
     parse_build_info,
     parse_go_sum,
+    read_patch,
 )
+from bundle.recipes import read_recipes
+from tests.bundles import TOP
 from tests.supplies import BUILD_INFO, INVENTORY, TEXTS
 
 
@@ -59,6 +62,24 @@ def test_spdx_tool_goes_red(tmp_path: Path) -> None:
 
 def test_cyclonedx_passes_its_own_schema() -> None:
     assert validate_cyclonedx(sbom.dump(sbom.cyclonedx(INVENTORY))) == ""
+
+
+def test_both_bills_say_what_was_patched() -> None:
+    (patched,) = (c for c in sbom.cyclonedx(INVENTORY)["components"] if "pedigree" in c)
+    assert patched["name"] == "github.com/minio/minio"
+    first, second = patched["pedigree"]["patches"]
+    assert [one["id"] for one in first["resolves"]] == ["CVE-2026-1", "GHSA-1-2-3"]
+    assert "resolves" not in second
+    (package,) = (p for p in sbom.spdx(INVENTORY)["packages"] if "annotations" in p)
+    assert package["name"] == "github.com/minio/minio"
+    said = [one["comment"] for one in package["annotations"]]
+    assert said[0] == f"patched: patches/1.patch (sha256 {'8' * 64}) CVE-2026-1 GHSA-1-2-3"
+
+
+def test_patch_says_by_its_head_what_it_closes() -> None:
+    text = b"CVE-2026-1 (GHSA-abcd-efgh-2345): a\n\nand CVE-2026-1\n\n--- a/x\n+// CVE-2026-2\n"
+    found = read_patch("patches/1.patch", text)
+    assert found.closes == ("CVE-2026-1", "GHSA-abcd-efgh-2345")
 
 
 def test_cyclonedx_schema_goes_red() -> None:
@@ -147,6 +168,17 @@ def test_build_info_has_the_program_itself_and_all_it_links() -> None:
 def test_other_build_info_is_refused(damage: bytes) -> None:
     with pytest.raises(ValueError, match="not the build information"):
         parse_build_info(damage)
+
+
+def test_module_that_we_patched_has_no_sum_in_the_program() -> None:
+    from tests.supplies import build_info
+
+    lines = "path\tm/n\nmod\tm/n\tv1\n=>\t./patched\t(devel)\t\ndep\ta\tv1\th1:a=\n"
+    info = parse_build_info(build_info(lines))
+    assert [(m.path, m.version, m.h1) for m in info.modules] == [
+        ("a", "v1", "h1:a="),
+        ("m/n", "v1", ""),
+    ]
 
 
 def test_replaced_module_is_refused() -> None:
@@ -323,3 +355,9 @@ def test_one_component_is_listed_once_with_all_places() -> None:
         kind="deb", name="a", version="1", places=("x",), texts=(Text(name="c", sha256="0"),)
     )
     assert merge([one, replace(one, places=("y",))]) == (replace(one, places=("x", "y")),)
+
+
+def test_each_hole_that_upstream_leaves_open_has_its_patch() -> None:
+    patches = read_recipes(TOP).patches("minio").items()
+    closed = {one for patch in patches for one in read_patch(*patch).closes}
+    assert {f"CVE-2026-{n}" for n in (41145, 40344, 34204, 39414)} <= closed

@@ -190,3 +190,42 @@ def test_every_problem_of_extras_is_told() -> None:
         assert wanted in told, wanted
     assert len(found) == 8
     assert "'model.bin' cannot be a name" in bundle_problems('extras.files = ["model.bin"]')[0]
+
+
+S3 = """allow = ["s3.example.kr:7070=10.0.0.9"]
+[s3]
+endpoint = "https://s3.example.kr:7070"
+key = "secret://file/etc/s3/key"
+secret = "secret://file/etc/s3/secret"
+ca = "-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----"
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("secret = ", "# "), "s3.secret must be given too"),
+        (("=10.0.0.9", ""), "is not in allow with its address"),
+        (("7070=", "7071="), "is not in allow with its address"),
+        (("https://", "http://"), "is not https://host"),
+        (("https://s3.example.kr", "https://10.0.0.9"), "is not https://host"),
+        (("https://s3.example.kr", "https://s3"), "is not https://host"),
+        ((':7070"', ':77777"'), "is not https://host"),
+        (("BEGIN", "START"), "is not PEM text"),
+        (("secret://file/etc/s3/key", "AKIAEXAMPLE"), "must refer to the secret"),
+        (("[s3]", '[s3]\nbucket_exports = "backups"'), "not three different ones"),
+        (("[s3]", '[s3]\nbucket_mlflow = "Big_Bucket"'), "is not a bucket's name"),
+        (("[s3]", '[s3]\nregion = "a region"'), "is not a region"),
+    ],
+)
+def test_the_sites_own_s3_is_given_whole_and_right(change: tuple[str, str], said: str) -> None:
+    assert parse_site(S3).s3_endpoint == "https://s3.example.kr:7070"
+    with pytest.raises(ConfigError) as refused:
+        parse_site(S3.replace(*change, 1))
+    assert said in str(refused.value)
+    assert "AKIAEXAMPLE" not in str(refused.value)
+
+
+def test_names_of_buckets_are_the_products_own_without_the_sites_s3() -> None:
+    with pytest.raises(ConfigError, match="the product's own"):
+        parse_site('[s3]\nbucket_mlflow = "other"\n')

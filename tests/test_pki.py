@@ -39,7 +39,7 @@ def leaf(host: Host, service: str) -> x509.Certificate:
 
 def test_first_run_issues_for_every_service_and_the_second_for_none(host: Host) -> None:
     plan = plan_of()
-    assert pki.issue(host, plan) == [service.name for service in plan.services]
+    assert pki.issue(host, plan) == [service.name for service in plan.servers]
     before = leaf(host, "mlflow")
     assert pki.issue(host, plan) == []
     assert leaf(host, "mlflow") == before
@@ -96,7 +96,7 @@ def test_new_domain_keeps_the_root_that_clients_trust(host: Host) -> None:
     pki.issue(host, plan_of())
     root = host.path("pki", "root.crt").read_bytes()
     changed = plan_of('domain = "other.internal"')
-    assert len(pki.issue(host, changed)) == len(changed.services)
+    assert len(pki.issue(host, changed)) == len(changed.servers)
     assert host.path("pki", "root.crt").read_bytes() == root
 
 
@@ -133,7 +133,7 @@ def test_new_intermediate_killed_between_its_two_files_is_made_again(
     with pytest.raises(KeyboardInterrupt):
         pki.issue(host, changed)
     monkeypatch.setattr(authority, "write_file", write)
-    assert len(pki.issue(host, changed)) == len(changed.services)
+    assert len(pki.issue(host, changed)) == len(changed.servers)
 
 
 def test_keys_are_for_their_owner_only(host: Host) -> None:
@@ -178,7 +178,7 @@ REAL_SWAP, REAL_RENAME = authority.swap_link, Path.rename
 def whole(host: Host, plan: Plan) -> None:
     """See that every service has a pair that belongs together, by somebody whom it would trust."""
     roots = x509.load_pem_x509_certificates(host.path("pki", "root.crt").read_bytes())
-    for service in plan.services:
+    for service in plan.servers:
         folder = host.path("secrets", service.name)
         chain = x509.load_pem_x509_certificates((folder / "tls.crt").read_bytes())
         key = serialization.load_pem_private_key((folder / "tls.key").read_bytes(), None)
@@ -297,7 +297,7 @@ def test_root_key_is_encrypted_and_can_go(host: Host) -> None:
     assert authority.root_key_is_away(host), "no new passphrase was made"
     for path, data in kept.items():
         write_file(path, data, mode=0o400)
-    assert len(pki.issue(host, plan_of('domain = "other.internal"'))) == len(plan.services)
+    assert len(pki.issue(host, plan_of('domain = "other.internal"'))) == len(plan.servers)
 
 
 def flat(host: Host, plan: Plan) -> bytes:
@@ -316,7 +316,7 @@ def test_plain_root_key_of_an_earlier_version_is_encrypted(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of()
-    for step in range(1, 30):
+    for step in range(1, 40):
         shutil.rmtree(host.path("pki"), ignore_errors=True)
         old = flat(host, plan)
         seen = killed_at(monkeypatch, step)
@@ -344,7 +344,7 @@ def test_what_is_replaced_before_its_time_is_on_the_list(host: Host) -> None:
     lists = host.path("secrets", "gateway", "ca.crl").read_bytes()
     first = x509.load_pem_x509_crl(lists)
     assert before in {entry.serial_number for entry in first}
-    assert len([*first]) == len(plan.services)
+    assert len([*first]) == len(plan.servers)
     assert leaf(host, "mlflow").serial_number not in {entry.serial_number for entry in first}
     assert lists.count(b"BEGIN X509 CRL") == 2
     pki.write_lists(host)

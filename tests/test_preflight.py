@@ -72,7 +72,7 @@ def test_good_host_has_no_red_row(plan: Plan, tmp_path: Path) -> None:
         (
             {"memory": 2 * GIB},
             "memory",
-            "2,048 MiB, but the limits of the services add up to 4,736 MiB",
+            "2,048 MiB, but the limits of the services add up to 4,864 MiB",
         ),
         ({"memory_limit": False}, "memory limits", "cgroup_enable=memory"),
         ({"pids_limit": False}, "process limits", "pids control group"),

@@ -19,10 +19,18 @@ GOLDEN = Path(__file__).parent / "golden"
 SITES = {
     "default": 'domain = "closed.internal"',
     "names": (
-        'domain = "ml.example.kr"\nlayout = "names"\nbind = "10.1.2.3"\n[ports]\nportal = 443\n'
+        'domain = "ml.example.kr"\nlayout = "names"\nbind = "10.1.2.3"\n'
+        'allow = ["idp.example.kr:443", "llm.example.kr:443=10.1.2.9", "smtp.example.kr:587"]\n'
+        "[ports]\nportal = 443\n"
         "[memory]\npostgres_mb = 2048\n[retention]\nphoenix_days = 0\n"
     ),
     "registry": 'domain = "closed.internal"\n[registry]\naddress = "images.example.kr:5000/ml"\n',
+    "s3": (
+        'domain = "closed.internal"\nallow = ["s3.example.kr:7070=10.0.0.9"]\n'
+        '[s3]\nendpoint = "https://s3.example.kr:7070"\n'
+        'key = "secret://file/etc/s3/key"\nsecret = "secret://file/etc/s3/secret"\nbucket_mlflow = "team-mlflow"\n'
+        'ca = """\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"""\n'
+    ),
     "extras": 'domain = "closed.internal"\nlayout = "names"',
     "korean": (
         'domain = "closed.internal"\n'
@@ -92,7 +100,8 @@ def test_quoted_scalar_escapes_what_yaml_and_compose_would_read(value: str, scal
 
 
 def test_every_template_is_used() -> None:
-    used = {f"{mount.template}.j2" for s in plan_of("default").services for mount in s.mounts}
+    services = [s for name in ("names", "s3") for s in plan_of(name).services]
+    used = {f"{mount.template}.j2" for s in services for mount in s.mounts}
     there = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.j2")}
     assert there == used | {"compose.yaml.j2"}
 
@@ -110,4 +119,4 @@ def test_older_engine_gets_no_start_interval() -> None:
     site = parse_site(SITES["default"])
     compose = render(make_plan(site, site_id="x", version="1", quick_probes=False))[-1].text
     assert "start_interval" not in compose
-    assert compose.count("interval: 5s") == 5
+    assert compose.count("interval: 5s") == 6

@@ -8,15 +8,17 @@ from typing import Any
 import httpx
 import pytest
 
-from bundle import authority, own, users
+from bundle import access, authority, own, users
 from bundle.config import parse_site
 from bundle.errors import CommandError, ConfigError
 from bundle.host import Host
 from bundle.model import Secret
 from bundle.plan import Plan, make_plan
-from tests.trackers import ADMIN_PASSWORD, ADMIN_SECRET, Trackers
+from bundle.rights import Seat
+from tests.trackers import ADMIN_PASSWORD, ADMIN_SECRET, STACK, STACK_PASSWORD, Trackers
 
 STORE = {
+    "MLFLOW_STACK_PASSWORD": STACK_PASSWORD,
     "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN_PASSWORD,
     "PHOENIX_ADMIN_SECRET": ADMIN_SECRET,
     "PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD": "F1rst_password",
@@ -66,7 +68,8 @@ def test_bootstrap_makes_everything_once(plan: Plan, host: Host, trackers: Track
     before = [path.read_bytes() for path in stored]
     assert {path.stat().st_mode & 0o777 for path in stored} == {0o400}
     assert trackers.experiments == {"evalvault"}
-    assert set(trackers.roles) == {"viewer", "editor"}
+    assert set(trackers.roles) == {"viewer", "editor", "member"}
+    assert trackers.assigned["verify"] == "member"
     users.bootstrap_people(plan, host, secrets())
     assert [path.read_bytes() for path in stored] == before
     assert len(trackers.keys) == 1
@@ -89,27 +92,28 @@ def test_bootstrap_refuses_open_trackers(plan: Plan, host: Host, trackers: Track
 
 @pytest.mark.parametrize("role", users.ROLES)
 def test_person_is_in_both(role: str, plan: Plan, host: Host, trackers: Trackers) -> None:
-    users.users_add(plan, host, "kim", role)
+    users.users_add(plan, host, "kim", Seat(role=role))
     found = {person.name: person for person in users.users_list(plan, host)}
     assert found["kim"] == users.Person(name="kim", mlflow=role, phoenix=role)
+    assert (role == "admin") == ("kim" in trackers.admins)
     assert trackers.people["kim"]["password"] == trackers.passwords["kim"]
     with pytest.raises(ConfigError, match="there already"):
-        users.users_add(plan, host, "kim", role)
+        users.users_add(plan, host, "kim", Seat(role=role))
 
 
 def test_person_is_in_neither_when_one_refuses(plan: Plan, host: Host, trackers: Trackers) -> None:
     trackers.refuse.add("/api/2.0/mlflow/users/create")
     with pytest.raises(CommandError, match="adding kim: status 500: planted"):
-        users.users_add(plan, host, "kim", "editor")
+        users.users_add(plan, host, "kim", Seat(role="editor"))
     assert "kim" not in trackers.people
     assert "kim" not in trackers.passwords
 
 
 @pytest.mark.parametrize("there", ["people", "passwords"])
 def test_half_a_person_is_completed(there: str, plan: Plan, host: Host, trackers: Trackers) -> None:
-    users.users_add(plan, host, "kim", "editor")
+    users.users_add(plan, host, "kim", Seat(role="editor"))
     del getattr(trackers, "passwords" if there == "people" else "people")["kim"]
-    users.users_add(plan, host, "kim", "editor")
+    users.users_add(plan, host, "kim", Seat(role="editor"))
     assert "kim" in trackers.people
     assert "kim" in trackers.passwords
 
@@ -120,18 +124,18 @@ def test_half_a_person_is_completed(there: str, plan: Plan, host: Host, trackers
 )
 def test_impossible_names_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be a name"):
-        users.check_new(name, "editor")
+        users.check_new(name)
 
 
 @pytest.mark.parametrize("name", users.RESERVED)
 def test_reserved_names_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="reserved"):
-        users.check_new(name, "editor")
+        users.check_new(name)
 
 
 def test_unknown_role_has_a_near_miss() -> None:
     with pytest.raises(ConfigError) as caught:
-        users.check_new("kim", "editr")
+        users.seat_of("editr", "")
     assert caught.value.problems[0].hint == "Did you mean editor?"
 
 
@@ -143,8 +147,8 @@ def parse(path: Path) -> dict[str, str]:
 def test_environment_of_a_person(
     plan: Plan, host: Host, trackers: Trackers, tmp_path: Path
 ) -> None:
-    users.users_add(plan, host, "kim", "editor")
-    out = users.users_env(plan, host, "kim", tmp_path / "김 env")
+    users.users_add(plan, host, "kim", Seat(role="editor"))
+    out = access.users_env(plan, host, "kim", tmp_path / "김 env")
     found = parse(out)
     assert out.stat().st_mode & 0o777 == 0o600
     assert list(found)[:4] == [
@@ -166,34 +170,72 @@ def test_environment_of_a_person(
 def test_fresh_environment_ends_the_former(
     plan: Plan, host: Host, trackers: Trackers, tmp_path: Path
 ) -> None:
-    users.users_add(plan, host, "kim", "editor")
-    first = parse(users.users_env(plan, host, "kim", tmp_path / "a"))
-    second = parse(users.users_env(plan, host, "kim", tmp_path / "b"))
+    users.users_add(plan, host, "kim", Seat(role="editor"))
+    first = parse(access.users_env(plan, host, "kim", tmp_path / "a"))
+    second = parse(access.users_env(plan, host, "kim", tmp_path / "b"))
     assert list(trackers.keys) == [second["PHOENIX_API_KEY"]]
     assert first["MLFLOW_TRACKING_PASSWORD"] != trackers.passwords["kim"]
 
 
-def test_admin_keeps_the_stored_password(
+def test_first_admin_is_a_person_like_all(
     plan: Plan, host: Host, trackers: Trackers, tmp_path: Path
 ) -> None:
-    found = parse(users.users_env(plan, host, "admin", tmp_path / "a"))
-    assert found["MLFLOW_TRACKING_PASSWORD"] == ADMIN_PASSWORD == trackers.passwords["admin"]
-    trackers.people["admin"]["password"] = "changed in the browser"
-    with pytest.raises(CommandError, match="refuses the stored password of admin@localhost"):
-        users.users_env(plan, host, "admin", tmp_path / "b")
-    assert not (tmp_path / "b").exists()
+    users.bootstrap_people(plan, host, secrets())
+    assert trackers.admins == {STACK, "admin"}
+    assert trackers.passwords["admin"] == ADMIN_PASSWORD
+    found = parse(access.users_env(plan, host, "admin", tmp_path / "a"))
+    changed = trackers.passwords["admin"]
+    assert found["MLFLOW_TRACKING_PASSWORD"] == changed == trackers.people["admin"]["password"]
+    users.bootstrap_people(plan, host, secrets())
+    assert trackers.passwords["admin"] == changed, "the first password comes never back"
+
+
+def test_admin_who_was_removed_stays_removed(plan: Plan, host: Host, trackers: Trackers) -> None:
+    users.bootstrap_people(plan, host, secrets())
+    users.users_add(plan, host, "kim", Seat(role="admin"))
+    del trackers.passwords["admin"]
+    trackers.admins.discard("admin")
+    users.bootstrap_people(plan, host, secrets())
+    assert "admin" not in trackers.passwords
+
+
+def test_person_without_a_role_is_completed(plan: Plan, host: Host, trackers: Trackers) -> None:
+    users.users_add(plan, host, "kim", Seat(role="viewer"))
+    del trackers.assigned["kim"]
+    users.users_add(plan, host, "kim", Seat(role="viewer"))
+    assert trackers.assigned["kim"] == "viewer"
+
+
+@pytest.mark.parametrize("team", ["default", "a", "Team", "a b", "팀", "-a", "a-", "x" * 64, "api"])
+def test_impossible_teams_are_refused(team: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a team"):
+        users.seat_of("editor", team)
+    with pytest.raises(ConfigError, match="in no team"):
+        users.seat_of("admin", "vision")
+
+
+def test_person_of_a_team(plan: Plan, host: Host, trackers: Trackers, tmp_path: Path) -> None:
+    users.users_add(plan, host, "kim", Seat(role="editor", team="vision"))
+    assert trackers.teams == {"vision"}
+    assert trackers.assigned["kim"] == "vision/editor"
+    assert [p.team for p in users.users_list(plan, host) if p.name == "kim"] == ["vision"]
+    found = parse(access.users_env(plan, host, "kim", tmp_path / "a"))
+    assert found["MLFLOW_WORKSPACE"] == "vision"
+    access.users_role(plan, host, "kim", Seat(role="viewer", team="speech"))
+    assert trackers.assigned["kim"] == "speech/viewer"
+    assert trackers.people["kim"]["role"] == "VIEWER"
 
 
 def test_unknown_person_has_a_near_miss(
     plan: Plan, host: Host, trackers: Trackers, tmp_path: Path
 ) -> None:
-    users.users_add(plan, host, "kim", "editor")
+    users.users_add(plan, host, "kim", Seat(role="editor"))
     with pytest.raises(ConfigError) as caught:
-        users.users_env(plan, host, "kimm", tmp_path / "a")
+        access.users_env(plan, host, "kimm", tmp_path / "a")
     hint = caught.value.problems[0].hint
     assert hint == "Did you mean kim? Add a person by invoke users.add NAME --role editor."
     with pytest.raises(ConfigError, match="that the product keeps"):
-        users.users_env(plan, host, "verify", tmp_path / "a")
+        access.users_env(plan, host, "verify", tmp_path / "a")
 
 
 @pytest.mark.parametrize("out", ["missing/folder/a", "."])
@@ -202,7 +244,7 @@ def test_place_that_cannot_be_written(
 ) -> None:
     before = dict(trackers.passwords)
     with pytest.raises(ConfigError, match="not a place for a file"):
-        users.users_env(plan, host, "admin", tmp_path / out)
+        access.users_env(plan, host, "admin", tmp_path / out)
     assert trackers.passwords == before
 
 

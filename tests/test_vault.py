@@ -126,7 +126,7 @@ def test_statements_carry_no_password(host: Host, plan: Plan) -> None:
     store = vault.open_store(host, plan)
     text = database_sql(plan.databases, store)
     assert not [name for name, value in store.items() if value.reveal() in text]
-    assert text.count("SCRAM-SHA-256$4096:") == 4
+    assert text.count("SCRAM-SHA-256$4096:") == 7
 
 
 def test_scram_verifier_answers_the_exchange_of_rfc_7677(monkeypatch: pytest.MonkeyPatch) -> None:

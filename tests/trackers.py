@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 
-ADMIN_PASSWORD, ADMIN_SECRET = "Adm1n_password", "Adm1n_secret"
+STACK_PASSWORD, ADMIN_PASSWORD, ADMIN_SECRET = "St4ck_password", "Adm1n_password", "Adm1n_secret"
+STACK = "tracking-bundle"
 
 
 @dataclass
@@ -17,8 +18,9 @@ class Trackers:
     """Accounts by name; `refuse` holds paths that fail with 500."""
 
     mlflow_port: int
-    passwords: dict[str, str] = field(default_factory=lambda: {"admin": ADMIN_PASSWORD})
-    admins: set[str] = field(default_factory=lambda: {"admin"})
+    passwords: dict[str, str] = field(default_factory=lambda: {STACK: STACK_PASSWORD})
+    admins: set[str] = field(default_factory=lambda: {STACK})
+    teams: set[str] = field(default_factory=set)
     assigned: dict[str, str] = field(default_factory=dict)
     roles: dict[str, set[str]] = field(default_factory=dict)
     experiments: set[str] = field(default_factory=set)
@@ -38,6 +40,7 @@ class Trackers:
         if request.url.port == self.mlflow_port:
             user, _, password = base64.b64decode(given).decode().partition(":")
             known = scheme == "Basic" and self.passwords.get(user) == password
+            body |= dict(request.url.params)
             return self.mlflow(path, body) if known or self.open_door else httpx.Response(401)
         return self.phoenix(path, body, given)
 
@@ -52,27 +55,31 @@ class Trackers:
             case "users/create" | "users/update-password":
                 self.passwords[name] = body["password"]
             case "users/update-admin":
-                self.admins.add(name)
+                (self.admins.add if body["is_admin"] else self.admins.discard)(name)
             case "users/delete":
                 del self.passwords[name]
             case "roles/list":
                 found = [
-                    {
-                        "name": r,
-                        "id": i,
-                        "permissions": [{"resource_type": t} for t in self.roles[r]],
-                    }
+                    {**role_of(r, i), "permissions": [{"resource_type": t} for t in self.roles[r]]}
                     for r, i in ids.items()
+                    if role_of(r, i)["workspace"] == body["workspace"]
                 ]
                 return httpx.Response(200, json={"roles": found})
             case "roles/create":
-                self.roles[body["name"]] = set()
+                self.roles[f"{body['workspace']}/{body['name']}".removeprefix("default/")] = set()
                 return httpx.Response(200, json={"role": {"id": len(self.roles)}})
             case "roles/permissions/add":
                 role = list(self.roles)[int(body["role_id"]) - 1]
                 self.roles[role].add(body["resource_type"])
             case "roles/assign":
                 self.assigned[name] = list(self.roles)[int(body["role_id"]) - 1]
+            case "roles/unassign":
+                if self.assigned[name] == list(self.roles)[int(body["role_id"]) - 1]:
+                    del self.assigned[name]
+            case "workspaces" if body["name"] in self.teams:
+                return httpx.Response(400, json={"error_code": "RESOURCE_ALREADY_EXISTS"})
+            case "workspaces":
+                self.teams.add(body["name"])
             case "experiments/create" if body["name"] in self.experiments:
                 return httpx.Response(400, json={"error_code": "RESOURCE_ALREADY_EXISTS"})
             case "experiments/create":
@@ -81,7 +88,9 @@ class Trackers:
 
     def listed(self, name: str) -> dict[str, Any]:
         """One account as MLflow lists it."""
-        roles = [{"name": self.assigned[name]}] if name in self.assigned else []
+        roles = []
+        if held := self.assigned.get(name):
+            roles = [role_of(held, list(self.roles).index(held) + 1)]
         return {"username": name, "is_admin": name in self.admins, "roles": roles}
 
     def phoenix(self, path: str, body: dict[str, Any], given: str) -> httpx.Response:
@@ -116,6 +125,11 @@ class Trackers:
                 for n, p in self.people.items()
             ]
             return httpx.Response(200, json={"data": listed, "next_cursor": None})
+        if "userApiKeys" in body["query"]:
+            keys = [
+                {"id": k, "name": n, "user": {"username": o}} for k, (o, n) in self.keys.items()
+            ]
+            return httpx.Response(200, json={"data": {"userApiKeys": keys}})
         return self.change(body["query"], body["variables"]["input"])
 
     def change(self, query: str, given: dict[str, Any]) -> httpx.Response:
@@ -124,8 +138,16 @@ class Trackers:
             name = given["username"]
             self.people[name] = {k: given[k] for k in ("email", "password", "role")}
         elif "patchUser" in query:
-            self.people[given["userId"]]["password"] = given["newPassword"]
+            person = self.people[given["userId"]]
+            person["password"] = given.get("newPassword", person["password"])
+            person["role"] = given.get("newRole", person["role"])
         elif "deleteUsers" in query:
             for name in given["userIds"]:
                 del self.people[name]
         return httpx.Response(200, json={"data": {}})
+
+
+def role_of(key: str, number: int) -> dict[str, Any]:
+    """A role as MLflow lists it; `key` is its name, with the workspace before it where that is a team's."""
+    workspace, _, name = key.rpartition("/")
+    return {"name": name, "id": number, "workspace": workspace or "default"}

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import difflib
 
-from bundle.checks import authority, extras, network, operations, services, storage
+from bundle.checks import (
+    audit,
+    authority,
+    egress,
+    extras,
+    hardening,
+    network,
+    operations,
+    safety,
+    services,
+    storage,
+)
 from bundle.checks.model import Check
 from bundle.errors import ConfigError, Problem
 
 CHECKS: tuple[Check, ...] = (
+    *egress.CHECKS,
     *network.CHECKS,
     *authority.CHECKS,
+    *audit.CHECKS,
     *storage.CHECKS,
     *services.CHECKS,
+    *hardening.CHECKS,
     *extras.CHECKS,
     *operations.CHECKS,
+    *safety.CHECKS,
 )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bundle import site, store
+from bundle.checks.egress import OUTSIDE, OUTSIDE_NAMES
 from bundle.checks.model import Check, Moot, Stage, settle
-from bundle.checks.network import OUTSIDE, OUTSIDE_NAMES
 from bundle.checks.stage import inspected
 from bundle.inside import ask
 from bundle.manifest import EXTRA_IMAGE

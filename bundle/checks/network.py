@@ -1,4 +1,4 @@
-"""Network and security: the doors, what is published, and the ways out that must not be."""
+"""Network and security: the doors, what is published, names and certificates; ways out are in egress."""
 
 from __future__ import annotations
 
@@ -6,30 +6,17 @@ import datetime
 import re
 import socket
 import ssl
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from bundle.checks.model import Check, Red, Stage, settle
-from bundle.checks.stage import DOORS, inspected, look
+from bundle.checks.stage import DOORS, in_each, inspected, look
 from bundle.gateway_client import Door, door, trust
-from bundle.inside import execute
 from bundle.model import Service
-from bundle.plan import EXTRAS
 from bundle.services import gateway
 from bundle.services.names import internal
 
 DAYS_LEFT = 14
-OUTSIDE = (("1.1.1.1", 443), ("8.8.8.8", 53), ("9.9.9.9", 443))
-OUTSIDE_NAMES = ("example.com", "pypi.org")
 PRESIGNED = "/api/2.0/mlflow-artifacts/presigned/0/0/artifacts/x"
 
-# Each line: what was tried, and `open` or `blocked`. The first two are controls, or a broken probe would pass.
-MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
-_TRY = """
-say() { if [ "$1" = 0 ]; then echo "$2 open"; else echo "$2 blocked"; fi; }
-tcp() { timeout 4 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null; say $? "tcp $1:$2"; }
-dns() { timeout 4 getent ahostsv4 "$1" >/dev/null; say $? "dns $1"; }
-"""
 _FIND = 'for n in %s; do set -- $(timeout 3 getent ahostsv4 "$n"); echo "$n ${1:-none}"; done'
 
 
@@ -70,14 +57,13 @@ def tls_hops(stage: Stage) -> list[str]:
     wrong: list[str] = []
     evidence: list[str] = []
     for name, part in answer["hops"].items():
+        hop = f"{_clients(stage, name)} → {name}"
         if "error" in part:
-            wrong.append(f"{name}: {part['error']}")
+            wrong.append(f"{hop}: {part['error']}")
             continue
         until = datetime.datetime.fromisoformat(part["found"]["until"])
         left = _days_left(until)
-        line = (
-            f"{name}: {part['found']['protocol']}, verified, until {until:%Y-%m-%d} ({left} days)"
-        )
+        line = f"{hop}: {part['found']['protocol']}, verified, until {until:%Y-%m-%d} ({left} days)"
         (evidence if left > DAYS_LEFT else wrong).append(line)
     plain = answer["plain"]
     if "error" in plain:
@@ -85,6 +71,12 @@ def tls_hops(stage: Stage) -> list[str]:
     else:
         evidence.append(f"postgres without TLS: {plain['found']}")
     return settle(wrong, evidence)
+
+
+def _clients(stage: Stage, name: str) -> str:
+    """Who connects to the server of that name."""
+    server = next(service for service in stage.plan.services if name in service.names)
+    return ", ".join(one.name for one in stage.plan.services if server.name in one.needs)
 
 
 def net_plain(stage: Stage) -> list[str]:
@@ -135,65 +127,6 @@ def net_published(stage: Stage) -> list[str]:
     return settle(wrong, evidence)
 
 
-def _in_each(
-    stage: Stage, script_of: Callable[[Service], str], timeout: float
-) -> dict[str, list[str]]:
-    """The lines that each service's script prints in its container, all at once."""
-
-    def one(service: Service) -> list[str]:
-        script = script_of(service)
-        answer = execute(stage.plan, stage.host, service.name, script, timeout=timeout)
-        return [line.strip() for line in answer.splitlines() if line.strip()]
-
-    services = stage.plan.services
-    with ThreadPoolExecutor(max_workers=len(services)) as pool:
-        return {s.name: lines for s, lines in zip(services, pool.map(one, services), strict=True)}
-
-
-def net_egress(stage: Stage) -> list[str]:
-    """No container reaches an outside address or resolves an outside name; each reaches itself, so the probe works."""
-    tries = [f"tcp {host} {port}" for host, port in OUTSIDE] + [f"dns {n}" for n in OUTSIDE_NAMES]
-    outside = "".join(f"{line} &\n" for line in tries) + "wait\n"
-
-    def script(service: Service) -> str:
-        return f"{_TRY}tcp 127.0.0.1 {service.port}\ndns {service.names[0]}\n{outside}"
-
-    wrong: list[str] = []
-    evidence: list[str] = []
-    for service, lines in _in_each(stage, script, timeout=25).items():
-        if len(lines) != len(tries) + 2 or not all(" open" in line for line in lines[:2]):
-            wrong.append(f"{service}: the probe does not work there: {lines}")
-        wrong += [f"{service}: {line}" for line in lines[2:] if line.endswith("open")]
-        evidence.append(f"{service}: {len(lines) - 2} ways out tried, all blocked")
-    wrong += _open_networks(stage)
-    evidence.append("networks by the engine: data and app internal, edge without masquerading")
-    return settle(wrong, evidence)
-
-
-def _open_networks(stage: Stage) -> list[str]:
-    """What the engine says of the networks: in a closed network a way out would lead nowhere and look blocked."""
-    wrong = []
-    networks = [("data", True), ("app", True), ("edge", False)]
-    networks += [(EXTRAS, True)] if stage.plan.extras else []
-    for network, internal_only in networks:
-        name = f"{stage.plan.project}_{network}"
-        found = stage.host.engine.network(name)
-        if found is None:
-            wrong.append(f"network {name} is not there")
-        elif internal_only and not found.get("Internal"):
-            wrong.append(f"network {name} is not internal")
-        elif not internal_only and (found.get("Options") or {}).get(MASQUERADE) != "false":
-            wrong.append(f"network {name} masquerades: containers on it get out")
-    allowed = {
-        s.name: {f"{stage.plan.project}_{n}" for n in s.networks} for s in stage.plan.services
-    }
-    allowed |= {extra.slug: {f"{stage.plan.project}_{EXTRAS}"} for extra in stage.plan.extras}
-    for service, facts in inspected(stage).items():
-        extra = set(facts["NetworkSettings"]["Networks"]) - allowed.get(service, set())
-        wrong += [f"{service} is on the network {name}, which is not planned" for name in extra]
-    return wrong
-
-
 def _peers(stage: Stage, service: Service) -> list[str]:
     """The private names of those that a service shares a network with, its own among them."""
     return [
@@ -207,7 +140,7 @@ def net_names(stage: Stage) -> list[str]:
     """Each service resolves the private names of those it shares a network with."""
     wrong: list[str] = []
     evidence: list[str] = []
-    answers = _in_each(stage, lambda s: _FIND % " ".join(_peers(stage, s)), timeout=25)
+    answers = in_each(stage, lambda s: _FIND % " ".join(_peers(stage, s)), timeout=25)
     for service in stage.plan.services:
         found = dict(line.split(" ", 1) for line in answers[service.name])
         peers = _peers(stage, service)
@@ -234,20 +167,22 @@ def net_presigned(stage: Stage) -> list[str]:
     return ["server-info offers no direct downloads or uploads", f"{PRESIGNED}: 404"]
 
 
+def net_pages(stage: Stage) -> list[str]:
+    """Each door tells browsers what its pages may do, and what would load from or ask outside is closed."""
+    wrong: list[str] = []
+    for name in DOORS:
+        target = door(stage.plan, stage.host, name)
+        told = target.ask("GET", "/", headers={"Accept": "text/html"}).headers
+        lacking = [key for key, text in gateway.POLICIES.items() if text not in told.get(key, "")]
+        wrong += [f"{name}: lacks {key}" for key in lacking]
+        for path in gateway.CLOSED.get(name, ()):
+            status = target.ask("GET", path, headers={"Accept": "text/html"}).status_code
+            wrong += [f"{name}: {path}: status {status}, not 404"] if status != 404 else []
+    closed = sum(map(len, gateway.CLOSED.values()))
+    return settle(wrong, [f"{len(gateway.POLICIES)} policies at each door; {closed} paths: 404"])
+
+
 CHECKS = (
-    Check(
-        id="net-egress",
-        group="network",
-        title={
-            "ko": "컨테이너에서 외부로 나가는 길이 없음 (TCP, DNS)",
-            "en": "No way out of any container (TCP, DNS)",
-        },
-        hint={
-            "ko": "rendered/compose.yaml을 손으로 고쳤다면 invoke install로 되돌리고, 호스트 방화벽을 확인하십시오.",
-            "en": "invoke install puts an edited rendered/compose.yaml back; look at the host's firewall too.",
-        },
-        probe=net_egress,
-    ),
     Check(
         id="net-published",
         group="network",
@@ -290,6 +225,19 @@ CHECKS = (
             "en": "Put rendered/gateway/nginx.conf back by invoke install.",
         },
         probe=net_presigned,
+    ),
+    Check(
+        id="net-pages",
+        group="network",
+        title={
+            "ko": "페이지는 자기 문에서만 불러오고, 밖을 찾는 경로는 닫힘",
+            "en": "Pages load from their own door only; what asks outside is closed",
+        },
+        hint={
+            "ko": "rendered/gateway/nginx.conf를 invoke install로 되돌리십시오.",
+            "en": "Put rendered/gateway/nginx.conf back by invoke install.",
+        },
+        probe=net_pages,
     ),
     Check(
         id="tls-gateway",

@@ -8,6 +8,7 @@ from bundle import accounts
 from bundle.accounts import ADMIN, Login
 from bundle.checks.model import Check, Stage, settle
 from bundle.checks.stage import EXPERIMENT, sample_part
+from bundle.denied import NOBODY, read_denied
 from bundle.gateway_client import door
 from bundle.model import Secret
 
@@ -24,6 +25,8 @@ PHOENIX_CLOSED = (
     ("POST", "/v1/traces"),
     ("POST", "/graphql"),
 )
+SOMETIMES = ("secrets/next", "secrets/old", "safety", "recovery")
+"""What a rotation and a recovery kit leave."""
 MLFLOW_DEFAULTS = ("admin", "password", "password1234")
 
 
@@ -126,12 +129,27 @@ def access_defaults(stage: Stage) -> list[str]:
     ]
 
 
+def access_denied(stage: Stage) -> list[str]:
+    """Whom the site has disabled is refused at both doors, before a tracker is asked."""
+    wrong: list[str] = []
+    names = sorted(read_denied(stage.host))
+    for name, path in (("mlflow", "/version"), ("phoenix", "/v1/user")):
+        one = door(stage.plan, stage.host, name)
+        for who in (NOBODY, *names):
+            status = one.ask("GET", path, auth=(who, "x")).status_code
+            if status != 403:
+                wrong.append(f"{name}: status {status} for {who}, not 403")
+    disabled = sum("@" not in name for name in names)
+    return settle(wrong, [f"{disabled} disabled people and a name that is nobody's: all 403"])
+
+
 def access_secrets(stage: Stage) -> list[str]:
     """Secrets and keys on disk are for their owner only."""
     wrong: list[str] = []
     folders = {"secrets": 0, "secrets/store": 0, "pki": 0}
     folders |= {f"secrets/{service.name}": service.uid for service in stage.plan.services}
     folders |= {f"secrets/{extra.slug}": extra.user for extra in stage.plan.extras if extra.client}
+    folders |= {name: 0 for name in SOMETIMES if stage.host.path(name).is_dir()}
     count = 0
     for name, uid in folders.items():
         folder = stage.host.path(name)
@@ -262,6 +280,16 @@ CHECKS = (
         },
         hint=_ACCESS,
         probe=access_defaults,
+    ),
+    Check(
+        id="access-denied",
+        group="operations",
+        title={
+            "ko": "접근 제어: 중지된 사용자는 두 문에서 거부",
+            "en": "Access control: whom the site has disabled is refused at both doors",
+        },
+        hint=_ACCESS,
+        probe=access_denied,
     ),
     Check(
         id="access-secrets",

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from bundle.checks.extras import extra_images
 from bundle.checks.model import Check, Red, Stage, settle
-from bundle.checks.stage import OWN, inspected, secret
+from bundle.checks.stage import OWN, inspected, look, part, secret
 from bundle.gateway_client import clients_ca, door
 from bundle.inside import execute
+from bundle.services import s3
 
 _VERSION = "psql --no-psqlrc -h /tmp -U postgres -d postgres -Atc 'show server_version'"
 
@@ -36,7 +37,11 @@ def svc_postgres(stage: Stage) -> list[str]:
 
 
 def svc_minio(stage: Stage) -> list[str]:
-    """MinIO says that it is ready."""
+    """MinIO says that it is ready; or the site's own S3 shakes hands by its name."""
+    if stage.plan.site.s3_endpoint:
+        found = part(look(stage)["hops"], s3.host_and_port(stage.plan.site)[0])
+        where = f"{stage.plan.site.s3_endpoint} (s3.endpoint)"
+        return [healthy(stage, "forward"), f"{where}: {found['protocol']}, until {found['until']}"]
     return [healthy(stage, "minio"), "its probe asks /minio/health/ready over verified TLS"]
 
 
@@ -80,7 +85,7 @@ def svc_images(stage: Stage) -> list[str]:
     for service in stage.plan.services:
         attributes = inspected(stage).get(service.name)
         found = attributes["Image"] if attributes else "no container"
-        image = sealed.get(service.name)
+        image = sealed.get(service.runs)
         # An engine with its own image store calls an image by its manifest, an older one by its configuration.
         if image is None or found not in (image.config, image.manifest):
             wanted = image.config if image else "in the release"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bundle.checks.model import Red, Stage
 from bundle.environment import client_environment
 from bundle.errors import CommandError
 from bundle.gateway_client import address
-from bundle.inside import ask, inspect
-from bundle.model import Secret
-from bundle.services.mlflow import BUCKET
+from bundle.inside import ask, execute, inspect
+from bundle.model import Secret, Service, role_secret
+from bundle.services import s3
 from bundle.services.names import ROOT_CA, internal, public
 
 DOORS = ("portal", "mlflow", "phoenix")
@@ -36,6 +38,21 @@ def inspected(stage: Stage) -> dict[str, dict[str, Any]]:
     return found
 
 
+def in_each(
+    stage: Stage, script_of: Callable[[Service], str], timeout: float
+) -> dict[str, list[str]]:
+    """The lines that each service's script prints in its container, all at once."""
+
+    def one(service: Service) -> list[str]:
+        script = script_of(service)
+        answer = execute(stage.plan, stage.host, service.name, script, timeout=timeout)
+        return [line.strip() for line in answer.splitlines() if line.strip()]
+
+    services = stage.plan.services
+    with ThreadPoolExecutor(max_workers=len(services)) as pool:
+        return {s.name: lines for s, lines in zip(services, pool.map(one, services), strict=True)}
+
+
 def part(answer: dict[str, Any], name: str) -> Any:
     """What a one-off container found in one of its parts.
 
@@ -52,16 +69,27 @@ def look(stage: Stage) -> dict[str, Any]:
     servers = [
         {"name": s.names[0], "port": s.port, "starttls": s.name == "postgres"}
         for s in plan.services
-        if "data" in s.networks
+        if "data" in s.networks and s.port
     ]
+    if plan.site.s3_endpoint:
+        name, port = s3.host_and_port(plan.site)
+        servers.append({"name": name, "port": port, "starttls": False, "ca": plan.site.s3_ca})
     request = {
         "root_ca": ROOT_CA,
         "database": internal(plan.site, "postgres"),
-        "endpoint": f"{internal(plan.site, 'minio')}:9000",
-        "key": secret(stage, "MINIO_ROOT_USER").reveal(),
-        "secret": secret(stage, "MINIO_ROOT_PASSWORD").reveal(),
+        "store": s3.place(plan.site),
+        "buckets": [
+            {
+                "name": bucket.name,
+                "key": secret(stage, bucket.key).reveal(),
+                "secret": secret(stage, bucket.secret).reveal(),
+            }
+            for service in plan.services
+            for bucket in service.buckets
+        ],
         "servers": servers,
-        "roles": [_role(stage, database.role) for database in plan.databases],
+        "roles": [_role(stage, role) for database in plan.databases for role in database.roles],
+        "serving": [_role(stage, d.role) for d in plan.databases if d.owner],
     }
     answer: dict[str, Any] = stage.notes.once(
         "look", lambda: ask(plan, stage.host, "stores", request, timeout=35)
@@ -70,8 +98,8 @@ def look(stage: Stage) -> dict[str, Any]:
 
 
 def _role(stage: Stage, role: str) -> dict[str, str]:
-    database = next(d for d in stage.plan.databases if d.role == role)
-    password = secret(stage, database.secret).reveal()
+    database = next(d for d in stage.plan.databases if role in d.roles)
+    password = secret(stage, role_secret(role)).reveal()
     return {"role": role, "name": database.name, "password": password}
 
 
@@ -119,15 +147,14 @@ def find_rows(stage: Stage) -> dict[str, Any]:
     request = {
         "root_ca": ROOT_CA,
         "database": internal(stage.plan.site, "postgres"),
-        "endpoint": f"{internal(stage.plan.site, 'minio')}:9000",
+        "store": s3.place(stage.plan.site),
         "mlflow": _role(stage, "mlflow"),
         "phoenix": _role(stage, "phoenix"),
         "run": sample["mlflow_run_id"],
         "traces": list(sample["traces"].values()),
         "key": secret(stage, "S3_MLFLOW_KEY").reveal(),
         "secret": secret(stage, "S3_MLFLOW_SECRET").reveal(),
-        "bucket": BUCKET,
-        "prefix": f"{sample['experiment_id']}/{sample['mlflow_run_id']}/artifacts/",
+        "bucket": stage.plan.site.s3_bucket_mlflow,
     }
     answer: dict[str, Any] = stage.notes.once(
         "rows", lambda: ask(stage.plan, stage.host, "rows", request, timeout=35)

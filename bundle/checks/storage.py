@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bundle.checks.model import Check, Red, Stage, settle
 from bundle.checks.stage import EXPERIMENT, find_rows, look, part, run_sample
-from bundle.services.mlflow import BUCKET
 
 
 def store_mlflow_db(stage: Stage) -> list[str]:
@@ -28,14 +27,15 @@ def store_mlflow_db(stage: Stage) -> list[str]:
 def store_mlflow_artifacts(stage: Stage) -> list[str]:
     """Each artifact of the sample run is an object of our bucket with the same digest."""
     sample, found = run_sample(stage), part(find_rows(stage), "objects")
+    bucket = stage.plan.site.s3_bucket_mlflow
     wrong = [
-        f"{BUCKET}: {path} is {found.get(path, 'missing')}, not {digest}"
+        f"{bucket}: {path} is {found.get(path, 'missing')}, not {digest}"
         for path, digest in sample["files"].items()
         if found.get(path) != digest
     ]
     if wrong or len(found) != len(sample["files"]):
-        raise Red(*wrong, f"{BUCKET}: {len(found)} objects, not {len(sample['files'])}")
-    return [f"bucket {BUCKET}: {len(found)} objects, {sample['bytes']} bytes, every sha256 equal"]
+        raise Red(*wrong, f"{bucket}: {len(found)} objects, not {len(sample['files'])}")
+    return [f"bucket {bucket}: {len(found)} objects, {sample['bytes']} bytes, every sha256 equal"]
 
 
 def store_phoenix_db(stage: Stage) -> list[str]:
@@ -53,9 +53,22 @@ def store_separate(stage: Stage) -> list[str]:
     wrong: list[str] = []
     evidence: list[str] = []
     for database in stage.plan.databases:
-        into = found.get(database.role, [])
-        line = f"role {database.role}: gets into {', '.join(into) or 'no database'}"
-        (evidence if into == [database.name] else wrong).append(line)
+        for role in database.roles:
+            into = found.get(role, [])
+            line = f"role {role}: gets into {', '.join(into) or 'no database'}"
+            (evidence if into == [database.name] else wrong).append(line)
+    return settle(wrong, evidence)
+
+
+def store_rights(stage: Stage) -> list[str]:
+    """The roles that serve users own no table and can make, change or empty none."""
+    wrong: list[str] = []
+    evidence: list[str] = []
+    for role in (database.role for database in stage.plan.databases if database.owner):
+        if may := part(look(stage)["changes"], role):
+            wrong.append(f"role {role}: {'; '.join(may)}")
+        else:
+            evidence.append(f"role {role}: reads and writes rows, changes no table")
     return settle(wrong, evidence)
 
 
@@ -122,6 +135,17 @@ CHECKS = (
         },
         hint=_AGAIN,
         probe=store_separate,
+        timeout=40,
+    ),
+    Check(
+        id="store-rights",
+        group="storage",
+        title={
+            "ko": "서비스 역할은 테이블을 바꿀 수 없음 (소유 역할 분리)",
+            "en": "Roles that serve users change no table (their owners are others)",
+        },
+        hint=_AGAIN,
+        probe=store_rights,
         timeout=40,
     ),
     Check(

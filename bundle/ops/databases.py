@@ -31,7 +31,7 @@ def can_connect(request: dict[str, Any], role: dict[str, str], database: str) ->
 
 def matrix(request: dict[str, Any]) -> dict[str, list[str]]:
     """For each role, the databases that it gets into."""
-    databases = [role["name"] for role in request["roles"]]
+    databases = list(dict.fromkeys(role["name"] for role in request["roles"]))
     return {
         role["role"]: [name for name in databases if can_connect(request, role, name)]
         for role in request["roles"]

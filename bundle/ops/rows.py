@@ -9,12 +9,11 @@ import hashlib
 import json
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
-import urllib3
-from minio import Minio
-from minio.credentials import StaticProvider
 
+from bundle.ops.s3 import client
 from bundle.ops.stores import attempt
 
 RUN = """
@@ -23,6 +22,7 @@ select e.name, r.status,
   (select count(*) from latest_metrics m where m.run_uuid = r.run_uuid)
 from runs r join experiments e using (experiment_id) where r.run_uuid = %s
 """
+PLACE = "select artifact_uri from runs where run_uuid = %s"
 SPANS = """
 select t.trace_id, count(s.id) from traces t join spans s on s.trace_rowid = t.id
 where t.trace_id = any(%s) group by t.trace_id
@@ -60,22 +60,25 @@ def span_rows(request: dict[str, Any]) -> dict[str, int]:
         return dict(connection.execute(SPANS, (request["traces"],)).fetchall())
 
 
+def prefix(request: dict[str, Any]) -> str:
+    """Where the run's artifacts lie in the bucket, as its row says: a workspace has a folder of its own."""
+    with connect(request, request["mlflow"]) as connection:
+        row = connection.execute(PLACE, (request["run"],)).fetchone()
+    if row is None:
+        raise LookupError("the run has no row")
+    return urlsplit(str(row[0])).path.strip("/") + "/"
+
+
 def objects(request: dict[str, Any]) -> dict[str, str]:
     """The digest of each object under the run's prefix, read by the tracker's own key."""
-    client = Minio(
-        request["endpoint"],
-        credentials=StaticProvider(request["key"], request["secret"]),
-        region="us-east-1",
-        http_client=urllib3.PoolManager(
-            cert_reqs="CERT_REQUIRED", ca_certs=request["root_ca"], timeout=10, retries=False
-        ),
-    )
+    store = client(request["store"], request["key"], request["secret"])
     found = {}
-    listed = client.list_objects(request["bucket"], prefix=request["prefix"], recursive=True)
+    place = prefix(request)
+    listed = store.list_objects(request["bucket"], prefix=place, recursive=True)
     for entry in listed:
-        answer = client.get_object(request["bucket"], entry.object_name)
+        answer = store.get_object(request["bucket"], entry.object_name)
         try:
-            name = str(entry.object_name).removeprefix(request["prefix"])
+            name = str(entry.object_name).removeprefix(place)
             found[name] = hashlib.sha256(answer.read()).hexdigest()
         finally:
             answer.close()

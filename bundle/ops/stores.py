@@ -16,11 +16,9 @@ from functools import partial
 from typing import Any
 
 import psycopg
-import urllib3
-from minio import Minio
-from minio.credentials import StaticProvider
 
 from bundle.ops.databases import matrix
+from bundle.ops.s3 import client
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # how a client of Postgres asks for TLS
 
@@ -35,7 +33,9 @@ def attempt(part: Callable[[], Any]) -> dict[str, Any]:
 
 def hop(request: dict[str, Any], server: dict[str, Any]) -> dict[str, Any]:
     """Connect to a server by its internal name, verify chain and name, and see when its certificate ends."""
-    context = ssl.create_default_context(cafile=request["root_ca"])
+    context = ssl.create_default_context(
+        cafile=None if "ca" in server else request["root_ca"], cadata=server.get("ca")
+    )
     address = (server["name"], server["port"])
     with socket.create_connection(address, timeout=10) as plain:
         if server["starttls"]:
@@ -69,16 +69,54 @@ def plain_refused(request: dict[str, Any]) -> str:
 
 
 def versioning(request: dict[str, Any]) -> dict[str, str]:
-    """The state of versioning of each bucket that there is."""
-    client = Minio(
-        request["endpoint"],
-        credentials=StaticProvider(request["key"], request["secret"]),
-        http_client=urllib3.PoolManager(
-            cert_reqs="CERT_REQUIRED", ca_certs=request["root_ca"], timeout=10, retries=False
-        ),
-    )
-    names = [bucket.name for bucket in client.list_buckets()]
-    return {name: str(client.get_bucket_versioning(name).status) for name in names}
+    """The state of versioning of each bucket that there is, asked with the key of the service that it is for."""
+    found = {}
+    for bucket in request["buckets"]:
+        store = client(request["store"], bucket["key"], bucket["secret"])
+        if store.bucket_exists(bucket["name"]):
+            found[bucket["name"]] = str(store.get_bucket_versioning(bucket["name"]).status)
+    return found
+
+
+CHANGES = (
+    "create table public.tracking_probe ()",
+    "create schema tracking_probe",
+    "create temporary table tracking_probe ()",
+)
+"""What a role that serves users must be refused, besides changing a table that is there."""
+OWNED = "select relname from pg_class where relowner = current_user::regrole limit 3"
+TABLES = "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname = 'public' order by 1 limit 1"
+
+
+def may_change(request: dict[str, Any], role: dict[str, str]) -> list[str]:
+    """What `role` may do to the tables of its own database; nothing is changed by asking."""
+    with psycopg.connect(
+        host=request["database"],
+        user=role["role"],
+        password=role["password"],
+        dbname=role["name"],
+        sslmode="verify-full",
+        sslrootcert=request["root_ca"],
+        connect_timeout=10,
+    ) as connection:
+        owned = connection.execute(OWNED).fetchall()
+        tables = [name for (name,) in connection.execute(TABLES).fetchall()]
+        if not tables:
+            raise LookupError(f"database {role['name']} has no table")
+        wanted = [
+            *CHANGES,
+            f"truncate {tables[0]}",
+            f"alter table {tables[0]} add tracking_probe int",
+        ]
+        done = [f"owns {name}" for (name,) in owned]
+        for statement in wanted:
+            try:
+                with connection.transaction(force_rollback=True):
+                    connection.execute(statement)
+                    done.append(statement)
+            except psycopg.errors.InsufficientPrivilege:
+                continue
+    return done
 
 
 def act(request: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +129,9 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
         "plain": attempt(lambda: plain_refused(request)),
         "versioning": attempt(lambda: versioning(request)),
         "matrix": attempt(lambda: matrix(roles)),
+        "changes": {
+            role["role"]: attempt(partial(may_change, request, role)) for role in request["serving"]
+        },
     }
 
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from bundle.config import SiteConfig
 from bundle.model import Service
-from bundle.services import gateway, minio, mlflow, phoenix, postgres
+from bundle.services import forward, gateway, guard, minio, mlflow, phoenix, postgres
 
-SERVICES = (postgres.service, minio.service, mlflow.service, phoenix.service, gateway.service)
+SERVICES = (
+    postgres.service,
+    minio.service,
+    mlflow.service,
+    phoenix.service,
+    guard.service,
+    forward.service,
+    gateway.service,
+)
 
 
 def services(site: SiteConfig) -> tuple[Service, ...]:
     """Every service of the stack as `site` wants it."""
-    return tuple(make(site) for make in SERVICES)
+    made = (make(site) for make in SERVICES)
+    return tuple(service for service in made if service is not None)

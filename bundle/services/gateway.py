@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from bundle.config import SiteConfig
-from bundle.model import Mount, Service
+from bundle.model import Folder, Mount, Service
+from bundle.services import guard
 from bundle.services.names import CLIENTS_CA, internal, public
 
+AUDIT = "/var/log/audit"
+"""Where the gateway writes down requests that change something."""
+POLICIES = {
+    "content-security-policy": "default-src 'none'",
+    "strict-transport-security": "max-age=",
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "permissions-policy": "camera=()",
+}
+"""What each answer of a door says to browsers: part of each header's text."""
+CLOSED = {
+    "mlflow": (
+        "/ajax-api/3.0/mlflow/assistant/config",
+        "/ajax-api/3.0/mlflow/gateway/supported-models",
+        "/gateway/mlflow/v1/models",
+    ),
+    "phoenix": ("/docs", "/redoc", "/openapi.json", "/graphql"),
+}
+"""What nobody gets from a door: commands on the server, models outside, pages that load scripts from outside."""
 INSIDE = {"portal": 8443, "mlflow": 8444, "phoenix": 8445}
 
 
@@ -55,7 +76,9 @@ def service(site: SiteConfig) -> Service:
             Mount(template="gateway/nginx.conf", target="/etc/nginx/nginx.conf"),
             Mount(template="gateway/index.html", target="/srv/portal/index.html"),
         ),
+        folders=(Folder(place="audit/gateway", target=AUDIT),),
         published=published(site),
         tmpfs=("/tmp",),
-        needs=("mlflow", "phoenix"),
+        needs=("mlflow", "phoenix", "guard"),
+        meetings=(guard.meeting(),),
     )

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from bundle.config import SiteConfig
-from bundle.model import Bucket, SecretSpec, Service, Volume
+from bundle.model import SecretSpec, Service, Volume
+from bundle.services import s3
 from bundle.services.names import ROOT_CA, internal
 
-READ_WRITE = (
-    "s3:GetObject",
-    "s3:PutObject",
-    "s3:DeleteObject",
-    "s3:AbortMultipartUpload",
-    "s3:ListMultipartUploadParts",
-)
-LIST = ("s3:ListBucket", "s3:ListBucketMultipartUploads")
-VERSIONS = ("s3:ListBucketVersions", "s3:GetBucketVersioning", "s3:GetBucketLocation")
 
-
-def bucket(name: str, user: str) -> Bucket:
-    """A bucket whose user reads and writes objects, and lists; versions outlive what that user does."""
-    return Bucket(name=name, user=user, on_bucket=LIST, on_objects=READ_WRITE)
-
-
-def key_pair(user: str) -> tuple[SecretSpec, SecretSpec]:
-    """The two stored secrets of an S3 user."""
-    return (
-        SecretSpec(name=f"S3_{user.upper()}_KEY", kind="name", mounted=False),
-        SecretSpec(name=f"S3_{user.upper()}_SECRET", mounted=False),
-    )
-
-
-def service(site: SiteConfig) -> Service:
-    """The object store as `site` wants it."""
+def service(site: SiteConfig) -> Service | None:
+    """The object store as `site` wants it; none where the site has its own."""
+    if site.s3_endpoint:
+        return None
     name = internal(site, "minio")
     return Service(
         name="minio",
@@ -45,11 +25,11 @@ def service(site: SiteConfig) -> Service:
             *("curl", "--silent", "--show-error", "--fail", "--max-time", "4", "--cacert", ROOT_CA),
             *("--resolve", f"{name}:9000:127.0.0.1", f"https://{name}:9000/minio/health/ready"),
         ),
-        buckets=(bucket("backups", "backups"),),
+        buckets=(s3.bucket(site.s3_bucket_backups, "backups"),),
         secrets=(
             SecretSpec(name="MINIO_ROOT_USER", kind="name"),
             SecretSpec(name="MINIO_ROOT_PASSWORD"),
-            *key_pair("backups"),
+            *s3.key_pair(site, "backups"),
         ),
         volumes=(Volume(name="minio", path="/data"),),
         environment={

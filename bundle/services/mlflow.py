@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from bundle.config import SiteConfig
 from bundle.model import Database, Mount, Secret, SecretSpec, Service, Volume
-from bundle.services import minio
-from bundle.services.names import ROOT_CA, database_url, door_hosts, internal, port
+from bundle.services import forward, s3
+from bundle.services.names import database_url, door_hosts, internal, port
 
-BUCKET = "mlflow-artifacts"
+FIRST = "MLFLOW_AUTH_ADMIN_PASSWORD"
 
 
 def environment(site: SiteConfig) -> dict[str, str]:
@@ -25,14 +25,12 @@ def environment(site: SiteConfig) -> dict[str, str]:
     return {
         "MLFLOW_BACKEND_STORE_URI": database_url(site, "postgresql+psycopg2", "mlflow"),
         "PGPASSFILE": "/run/secrets/pgpass",
-        "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}",
-        "MLFLOW_S3_ENDPOINT_URL": f"https://{internal(site, 'minio')}:9000",
-        "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "path",
-        "AWS_CA_BUNDLE": ROOT_CA,
+        "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{site.s3_bucket_mlflow}",
+        **s3.client_settings(site),
         "AWS_SHARED_CREDENTIALS_FILE": "/run/secrets/aws",
         "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_DEFAULT_REGION": "us-east-1",
         "MLFLOW_AUTH_CONFIG_PATH": "/etc/mlflow/auth.ini",
+        "MLFLOW_ENABLE_WORKSPACES": "true",
         "MLFLOW_HOST": "0.0.0.0",
         "MLFLOW_PORT": "5000",
         "MLFLOW_WORKERS": str(site.mlflow_workers),
@@ -63,6 +61,8 @@ def service(site: SiteConfig) -> Service:
         ]
         key, secret = store["S3_MLFLOW_KEY"].reveal(), store["S3_MLFLOW_SECRET"].reveal()
         return {
+            # What MLflow takes for the password of its administrator is that of the stack's own account.
+            "MLFLOW_AUTH_ADMIN_PASSWORD": store["MLFLOW_STACK_PASSWORD"],
             "pgpass": Secret("\n".join(roles) + "\n"),
             "aws": Secret(
                 f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
@@ -76,27 +76,33 @@ def service(site: SiteConfig) -> Service:
         memory_mb=site.memory_mlflow_mb,
         names=(internal(site, "mlflow"),),
         networks=("data", "app"),
+        links=forward.links(site),
         health=("/opt/venv/bin/python", "-I", "/etc/mlflow/health.py"),
         mounts=(
             Mount(template="mlflow/auth.ini", target="/etc/mlflow/auth.ini"),
             Mount(template="mlflow/health.py", target="/etc/mlflow/health.py"),
+            *s3.trust(site),
         ),
         databases=(
-            Database(name="mlflow", role="mlflow"),
-            Database(name="mlflow_auth", role="mlflow_auth"),
+            Database(name="mlflow", role="mlflow", owner="mlflow_owner"),
+            Database(name="mlflow_auth", role="mlflow_auth", owner="mlflow_auth_owner"),
         ),
-        buckets=(minio.bucket(BUCKET, "mlflow"),),
+        migration="migrate_mlflow",
+        buckets=(s3.bucket(site.s3_bucket_mlflow, "mlflow"),),
         secrets=(
-            SecretSpec(name="MLFLOW_AUTH_ADMIN_PASSWORD", kind="password"),
-            SecretSpec(name="MLFLOW_FLASK_SERVER_SECRET_KEY"),
-            SecretSpec(name="MLFLOW_CRYPTO_KEK_PASSPHRASE"),
+            SecretSpec(name="MLFLOW_STACK_PASSWORD", kind="password", mounted=False),
+            SecretSpec(name=FIRST, kind="password", mounted=False, rotation="logout"),
+            SecretSpec(name="MLFLOW_FLASK_SERVER_SECRET_KEY", rotation="logout"),
+            SecretSpec(name="MLFLOW_CRYPTO_KEK_PASSPHRASE", rotation="data"),
             SecretSpec(name="DB_MLFLOW", mounted=False),
             SecretSpec(name="DB_MLFLOW_AUTH", mounted=False),
-            *minio.key_pair("mlflow"),
+            SecretSpec(name="DB_MLFLOW_OWNER", mounted=False),
+            SecretSpec(name="DB_MLFLOW_AUTH_OWNER", mounted=False),
+            *s3.key_pair(site, "mlflow"),
         ),
         derive=derive,
         volumes=(Volume(name="mlflow-spool", path="/spool"),),
         tmpfs=("/tmp",),
-        needs=("postgres", "minio"),
+        needs=("postgres", s3.store(site)),
         environment=environment(site),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bundle.config import SiteConfig
 
 ROOT_CA = "/run/secrets/root.crt"
+STACK = "tracking-bundle"
+"""The account of MLflow by which the stack itself looks and administers; no person uses it."""
 CLIENTS_CA = "/run/secrets/clients.crt"
 """What is trusted at the doors: our root, or that of the site's own certificate."""
 HOST_OF_PAGE = "host-of-this-page.invalid"
@@ -48,13 +50,22 @@ def portal_url(site: SiteConfig, service: str) -> str:
 
 
 def door_hosts(site: SiteConfig, service: str) -> tuple[str, ...]:
-    """Every host that may stand in a request for `service`: its name, and with one name a host's own address."""
+    """Every host that may stand in a request for `service`: its name, and with one name a host's own address.
+
+    In production this host itself is no client by its loopback address, unless that is all that it listens on.
+    """
     own = (public(site, service),)
-    addresses = {"127.0.0.1", site.bind} - {"0.0.0.0"}
+    loopback = set[str]() if site.profile == "prod" else {"127.0.0.1"}
+    addresses = loopback | {site.bind} - {"0.0.0.0"}
     return own + tuple(sorted(addresses)) if site.layout == "ports" else own
 
 
-def database_url(site: SiteConfig, driver: str, database: str) -> str:
-    """A URL without a password (that is in PGPASSFILE) which verifies the server's name and chain."""
+def database_url(site: SiteConfig, driver: str, database: str, role: str = "") -> str:
+    """A URL without a password which verifies the server's name and chain; `role`: if not named as the database."""
     server = f"{internal(site, 'postgres')}:5432"
-    return f"{driver}://{database}@{server}/{database}?sslmode=verify-full&sslrootcert={ROOT_CA}"
+    return f"{driver}://{role or database}@{server}/{database}?sslmode=verify-full&sslrootcert={ROOT_CA}"
+
+
+def provider(site: SiteConfig) -> str:
+    """The origin of the identity provider, for the policy of pages: Phoenix' login page may lead there."""
+    return " https://" + site.oidc_url.split("/")[2] if site.oidc_url else ""

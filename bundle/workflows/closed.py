@@ -11,6 +11,7 @@ from bundle import (
     checks,
     clients,
     delta,
+    firewall,
     install,
     intake,
     jobs,
@@ -18,6 +19,7 @@ from bundle import (
     operate,
     place,
     preflight,
+    prod,
     push,
     registry,
     reload,
@@ -77,6 +79,7 @@ def install_release(here: Path, *, bundle: str, site_file: str, yes: bool) -> No
     facts = host.engine.facts(PROJECT, site.SITE_LABEL, site.read_site_id(host))
     with step(say("preflight, which changes nothing", "사전 점검 (아무것도 바꾸지 않음)")):
         plan = planned(host, sealed.version, settings, facts)
+        prod.check(plan, host)
         precheck(plan, host, facts, sealed, missing, hub)
     confirm(say(f"start the stack in {host.root}?", f"{host.root}에 스택을 시작할까요?"), yes=yes)
     with host.lock("install"):
@@ -219,8 +222,8 @@ def farewell(plan: Plan, host: Host) -> list[str]:
         f"  {first}: Phoenix admin@localhost: {store}/PHOENIX_DEFAULT_ADMIN_INITIAL_PASSWORD",
         "  "
         + say(
-            "leave MLflow's as it is, the stack uses it; Phoenix asks for a new one; others: invoke users.add",
-            "MLflow 것은 스택도 쓰니 그대로 두십시오. Phoenix는 새 비밀번호를 묻습니다. 사용자: invoke users.add",
+            "change both (Phoenix asks for a new one); others: invoke users.add",
+            "둘 다 바꾸십시오 (Phoenix는 새 비밀번호를 묻습니다). 사용자 추가: invoke users.add",
         ),
         *(f"  {note}" for note in operate.door_notes(plan)),
         "  " + say("next: invoke verify", "다음: invoke verify"),
@@ -265,6 +268,7 @@ def inventory(here: Path, *, out: Path) -> Path:
 def start(here: Path) -> None:
     """Start the stack and wait until it is healthy."""
     host, plan = open_plan(here)
+    firewall.keep(host)
     operate.wait_for_engine(host)
     with host.lock("start"):
         with step(say("services", "서비스")):
@@ -312,27 +316,7 @@ def uninstall(here: Path, *, purge: bool, yes: bool) -> str:
         question += say(" with all its data", " (모든 데이터 포함)")
     confirm(f"{question}?", yes=yes)
     with host.lock("uninstall"):
+        firewall.remove(host)
         removed = operate.uninstall(host, purge=purge)
         removed += place.clear(host) if purge else []
     return "\n".join(removed) or say("nothing was there", "제거할 것이 없습니다")
-
-
-def users_list(here: Path) -> str:
-    """Who is in which tracker, with which role."""
-    host, plan = open_plan(here)
-    rows = [(p.name, p.mlflow or "-", p.phoenix or "-") for p in users.users_list(plan, host)]
-    return table((say("person", "사용자"), "MLflow", "Phoenix"), rows)
-
-
-def users_add(here: Path, *, name: str, role: str) -> None:
-    """Add a person to both trackers."""
-    host, plan = open_plan(here)
-    with host.lock("users"):
-        users.users_add(plan, host, name, role)
-
-
-def users_env(here: Path, *, name: str, out: Path) -> Path:
-    """Write a person's client environment."""
-    host, plan = open_plan(here)
-    with host.lock("users"):
-        return users.users_env(plan, host, name, out)

@@ -4,7 +4,9 @@ DOORED = (
     "tls-gateway",
     "net-plain",
     "net-presigned",
+    "net-pages",
     "access-mlflow",
     "access-phoenix",
     "access-defaults",
+    "access-denied",
 )

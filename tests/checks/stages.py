@@ -9,18 +9,22 @@ from bundle.checks.model import Notes, Stage
 from bundle.config import parse_site
 from bundle.host import Host
 from bundle.manifest import Manifest, Release, SealedImage
-from bundle.model import Secret
+from bundle.model import Secret, Service
 from bundle.plan import Plan, make_plan
 
 SECRETS = (
-    "MINIO_ROOT_USER",
-    "MINIO_ROOT_PASSWORD",
-    "S3_MLFLOW_KEY",
-    "S3_MLFLOW_SECRET",
+    *(
+        f"S3_{user}_{part}"
+        for user in ("MLFLOW", "EXPORTS", "BACKUPS")
+        for part in ("KEY", "SECRET")
+    ),
     "DB_HEALTH",
     "DB_MLFLOW",
     "DB_MLFLOW_AUTH",
+    "DB_MLFLOW_AUTH_OWNER",
+    "DB_MLFLOW_OWNER",
     "DB_PHOENIX",
+    "DB_PHOENIX_OWNER",
     "VERIFY_MLFLOW_PASSWORD",
     "VERIFY_PHOENIX_API_KEY",
 )
@@ -35,10 +39,10 @@ def make_release(plan: Plan) -> Release:
     """A release whose images are called by their services."""
     images = tuple(
         SealedImage(
-            name=service.name,
-            reference=plan.image(service.name),
-            manifest=f"sha256:{service.name}-manifest",
-            config=f"sha256:{service.name}-config",
+            name=service.runs,
+            reference=plan.image(service.runs),
+            manifest=f"sha256:{service.runs}-manifest",
+            config=f"sha256:{service.runs}-config",
             layers=(),
             diff_ids=(),
             size=1,
@@ -74,17 +78,40 @@ def containers(plan: Plan) -> dict[str, dict[str, Any]]:
         for outside, inside in service.published:
             ports[f"{inside}/tcp"] = [{"HostIp": plan.site.bind, "HostPort": str(outside)}]
         found[service.name] = {
-            "Image": f"sha256:{service.name}-config",
+            "Image": f"sha256:{service.runs}-config",
             "RestartCount": 0,
             "State": {
                 "Status": "running",
                 "Health": {"Status": "healthy"},
                 "StartedAt": "2026-11-21T00:00:00.0Z",
             },
-            "HostConfig": {"Privileged": False, "NetworkMode": "tracking_data", "CapAdd": None},
-            "NetworkSettings": {"Ports": ports},
+            "Config": {
+                "User": f"{service.uid}:{service.uid}",
+                "Healthcheck": {"Test": ["CMD", *service.health]},
+                "Image": plan.image(service.name),
+            },
+            "HostConfig": host_config(service),
+            "Mounts": [{"Type": "bind", "Source": "/srv/secrets", "RW": False, "Propagation": ""}],
+            "NetworkSettings": {"Ports": ports, "Networks": {"tracking_data": {}}},
         }
     return found
+
+
+def host_config(service: Service) -> dict[str, Any]:
+    """What the engine says of the walls of a right container."""
+    return {
+        "Privileged": False,
+        "NetworkMode": "tracking_data",
+        "CapAdd": None,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "ReadonlyRootfs": True,
+        "Memory": service.memory_mb << 20,
+        "PidsLimit": 256,
+        "Devices": None,
+        "IpcMode": "private",
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}},
+    }
 
 
 def stores(plan: Plan) -> dict[str, Any]:
@@ -96,7 +123,8 @@ def stores(plan: Plan) -> dict[str, Any]:
         "hops": hops,
         "plain": {"found": "no encryption"},
         "versioning": {"found": {bucket.name: "Enabled" for bucket in buckets}},
-        "matrix": {"found": {d.role: [d.name] for d in plan.databases}},
+        "matrix": {"found": {r: [d.name] for d in plan.databases for r in d.roles}},
+        "changes": {d.role: {"found": []} for d in plan.databases if d.owner},
     }
 
 

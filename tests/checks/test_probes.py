@@ -14,6 +14,7 @@ from bundle.checks.runner import probe
 from bundle.host import make_folder
 from tests.checks.authorities import AUTHORITY
 from tests.checks.doors import DOORED
+from tests.checks.safeties import SAFETY
 from tests.checks.stages import containers, make_stage, make_test_plan, rows, sample, stores
 
 BY_ID = {check.id: check for check in CHECKS}
@@ -66,6 +67,9 @@ DEFECTS: tuple[tuple[str, str, Change, str], ...] = (
     ("store-separate", "look", put("matrix", "found", "mlflow", value=["mlflow", "phoenix"]), "phoenix"),
     ("store-separate", "look", put("matrix", "found", "phoenix", value=[]), "no database"),
     ("store-separate", "look", put("matrix", value={"error": "refused"}), "refused"),
+    ("store-separate", "look", put("matrix", "found", "mlflow_owner", value=[]), "no database"),
+    ("store-rights", "look", put("changes", "mlflow", value={"found": ["owns runs"]}), "owns runs"),
+    ("store-rights", "look", put("changes", "phoenix", value={"error": "refused"}), "refused"),
     ("store-versioned", "look", put("versioning", "found", "backups", value="Suspended"), "backups"),
     ("store-versioned", "look", put("versioning", "found", value={}), "missing"),
     ("store-mlflow-db", "rows", put("run", "found", "status", value="RUNNING"), "RUNNING"),
@@ -86,7 +90,13 @@ DEFECTS: tuple[tuple[str, str, Change, str], ...] = (
 )  # fmt: skip
 GREEN = (
     *("tls-hops", "net-published", "svc-images", "svc-minio"),
-    *("store-separate", "store-versioned", "store-mlflow-db", "store-mlflow-artifacts"),
+    *(
+        "store-separate",
+        "store-rights",
+        "store-versioned",
+        "store-mlflow-db",
+        "store-mlflow-artifacts",
+    ),
     *("store-phoenix-db", "run-log", "run-mlflow", "run-phoenix-http", "run-phoenix-grpc"),
     *("run-expiry", "access-grpc"),
 )
@@ -115,8 +125,9 @@ def test_defect_is_red(name: str, facts: str, change: Change, named: str, tmp_pa
 
 def test_every_line_has_a_planted_defect() -> None:
     elsewhere = {"access-secrets", "extra-files", "extra-services"}  # the latter: test_extras.py
+    elsewhere |= {"audit-chain", "audit-head"}  # test_audit.py
     planted = {defect[0] for defect in DEFECTS} | set(DOORED) | set(INSIDE_ONLY) | elsewhere
-    planted |= set(AUTHORITY)
+    planted |= {*AUTHORITY, *SAFETY} | {"svc-hardening"}  # their own files
     assert planted == set(BY_ID)
 
 
@@ -130,7 +141,9 @@ def test_missing_secret_is_red_not_a_crash(tmp_path: Path) -> None:
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
     """A root with the folders of secrets as install leaves them (owner: who runs the tests)."""
-    for name in ("pki", "secrets", "secrets/store", *(f"secrets/{s.name}" for s in PLAN.services)):
+    sometimes = ("secrets/old", "safety")
+    own = (f"secrets/{service.name}" for service in PLAN.services)
+    for name in ("pki", "secrets", "secrets/store", *sometimes, *own):
         make_folder(tmp_path / name, 0o700)
         (tmp_path / name / "KEY").write_text("x")
         (tmp_path / name / "KEY").chmod(0o400)
@@ -154,6 +167,8 @@ def secrets(tmp_path: Path) -> Path:
         ("pki/root.crt", 0o666, "pki/root.crt: mode 0666"),
         ("pki/ca.crl", 0o664, "pki/ca.crl: mode 0664"),
         ("secrets", 0o755, "secrets: mode 0755"),
+        ("secrets/old/KEY", 0o404, "old/KEY: mode 0404"),
+        ("safety", 0o750, "safety: mode 0750"),
         ("secrets/phoenix", 0o710, "secrets/phoenix: mode 0710"),
     ],
 )

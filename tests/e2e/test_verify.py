@@ -191,7 +191,26 @@ def sql(stack: Stack, database: str, statement: str) -> str:
     return stack.host.run([*line, "-d", database, "-Atc", statement], timeout=30).strip()
 
 
+@contextlib.contextmanager
+def role_that_makes_tables(stack: Stack) -> Iterator[None]:
+    """A role that serves users and may make tables."""
+    sql(stack, "mlflow", "grant create on schema public to mlflow")
+    yield
+    sql(stack, "mlflow", "revoke create on schema public from mlflow")
+
+
+@contextlib.contextmanager
+def endless_processes(stack: Stack) -> Iterator[None]:
+    """A container whose processes have no limit any more."""
+    update = ["docker", "update", "--pids-limit"]
+    stack.host.run([*update, "-1", container(stack, "phoenix")], timeout=30)
+    yield
+    stack.host.run([*update, "256", container(stack, "phoenix")], timeout=30)
+
+
 DEFECTS = {
+    "store-rights": (role_that_makes_tables, "create table public.tracking_probe"),
+    "svc-hardening": (endless_processes, "5.29 phoenix: PidsLimit is "),
     "access-secrets": (open_secret, "store/DB_MLFLOW: mode 0444"),
     "svc-phoenix": (hanging_phoenix, "paused"),
     "store-versioned": (suspended_bucket, "phoenix-exports: versioning Suspended"),
@@ -211,6 +230,20 @@ def test_planted_defect_is_red_and_nothing_else(name: str, stack: Stack) -> None
     assert set(red(found)) == {line}
     assert named in "\n".join(red(found)[line])
     assert red(verify(stack, line)) == {}
+
+
+@pytest.mark.nightly
+def test_tables_of_the_serving_role_get_their_owner(stack: Stack) -> None:
+    """As an installation of a release in which the serving role owned everything."""
+    sql(stack, "mlflow", "reassign owned by mlflow_owner to mlflow; comment on schema public is ''")
+    try:
+        assert "owns" in red(verify(stack, "store-rights"))["store-rights"][0]
+    finally:
+        stack.invoke("install", "--yes", timeout=300)
+    assert red(verify(stack, "store-rights", "run-mlflow")) == {}
+    mark = sql(stack, "mlflow", "select obj_description('public'::regnamespace)")
+    assert mark.startswith("sha256:")
+    assert mark == sql(stack, "mlflow_auth", "select obj_description('public'::regnamespace)")
 
 
 def test_what_needs_a_red_line_is_red(stack: Stack) -> None:

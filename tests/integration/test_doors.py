@@ -26,15 +26,18 @@ from bundle.gateway_client import Door, door
 from bundle.host import Host
 from bundle.model import Secret
 from bundle.plan import Plan, make_plan
+from bundle.services.gateway import CLOSED, POLICIES
 from bundle.services.names import door_hosts
 from tests.checks.doors import DOORED
 from tests.checks.stages import SECRETS, make_release
 
+SENT = dict(POLICIES)
 BY_ID = {check.id: check for check in CHECKS}
 Answer = Callable[[str, str, str], tuple[int, str]]
 """What a server says to (method, path, authorization)."""
 
 INFO = '{"multipart_downloads_enabled": false, "multipart_uploads_enabled": false}'
+NOBODY = "Basic " + base64.b64encode(b"nobody:x").decode()
 OWN = "Basic " + base64.b64encode(b"verify:s3cret").decode()
 
 
@@ -42,13 +45,19 @@ def right_mlflow(_: str, path: str, authorization: str) -> tuple[int, str]:
     """MLflow behind our gateway."""
     if path == "/api/3.0/mlflow/server-info":
         return 200, INFO
+    if path in CLOSED["mlflow"]:
+        return 404, ""
     if authorization != OWN:
-        return 401, "no"
+        return 403 if authorization == NOBODY else 401, "no"
     return (404, "") if "/presigned/" in path else (200, "{}")
 
 
-def right_phoenix(_: str, path: str, authorization: str) -> tuple[int, str]:
+def right_phoenix(method: str, path: str, authorization: str) -> tuple[int, str]:
     """Phoenix behind our gateway."""
+    if method == "GET" and path in CLOSED["phoenix"]:
+        return 404, ""
+    if authorization == NOBODY:
+        return 403, "no"
     return (200, "{}") if authorization == "Bearer s3cret" else (401, path)
 
 
@@ -64,6 +73,8 @@ def handler_of(answer: Answer) -> type[http.server.BaseHTTPRequestHandler]:
             status, text = answer(self.command, self.path, given)
             self.send_response(status)
             self.send_header("Content-Length", str(len(text.encode())))
+            for name, policy in SENT.items():
+                self.send_header(name, policy)
             self.end_headers()
             self.wfile.write(text.encode())
 
@@ -185,9 +196,13 @@ DEFECTS: tuple[tuple[str, Answer, Answer, str], ...] = (
     ("access-mlflow", open_to("/", right_mlflow, 302), right_phoenix, "GET /: status 302"),
     ("access-phoenix", right_mlflow, open_to("/graphql", right_phoenix), "/graphql: status 200"),
     ("access-phoenix", right_mlflow, open_to("/v1/projects", right_phoenix, 500), "status 500"),
+    ("access-denied", open_to("/version", right_mlflow, 401), right_phoenix, "mlflow: status 401 for nobody"),
+    ("access-denied", right_mlflow, open_to("/v1/user", right_phoenix), "phoenix: status 200 for nobody"),
     ("access-defaults", well_known, right_phoenix, "'password1234'"),
     ("access-defaults", right_mlflow, open_to("/auth/login", right_phoenix, 204), "answers 204"),
     ("net-presigned", open_to(INFO_PATH, right_mlflow, 200, INFO.replace("false", "true")), right_phoenix, "offers"),
+    ("net-pages", right_mlflow, open_to("/docs", right_phoenix), "phoenix: /docs: status 200"),
+    ("net-pages", open_to("/gateway/mlflow/v1/models", right_mlflow, 401), right_phoenix, "v1/models: status 401"),
     ("net-presigned", open_to(INFO_PATH, right_mlflow, 503), right_phoenix, "503"),
     ("net-presigned", lambda *a: (200, INFO if a[1] == INFO_PATH else ""), right_phoenix, "not 404"),
 )  # fmt: skip
@@ -203,6 +218,16 @@ def test_open_door_is_red(
         verdict = probe(stage_of(plan, host), BY_ID[name])
     assert verdict.status == "failed"
     assert named in "\n".join(verdict.evidence)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_page_without_a_policy_is_red(
+    name: str, plan: Plan, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SENT, name, "")
+    with stand(plan, make_certificate(host, plan)):
+        verdict = probe(stage_of(plan, host), BY_ID["net-pages"])
+    assert verdict.evidence == tuple(f"{d}: lacks {name}" for d in ("portal", "mlflow", "phoenix"))
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 
 from bundle import debs, images, lock, wheels
-from bundle.config import BundleConfig, parse_bundle
+from bundle.config import BundleConfig, parse_bundle, parse_site
 from bundle.engine import Engine
 from bundle.errors import PreconditionError
 from bundle.images import Workshop
 from bundle.model import Image
+from bundle.plan import make_plan
 from bundle.recipes import TOOLS, Deb
+from bundle.services import forward
+from bundle.templates import render
 
 TOP = Path(__file__).parents[2]
 PYTHONS = ("mlflow", "phoenix", "ops")
@@ -102,7 +105,7 @@ def test_second_time_builds_and_fetches_nothing(
     [
         ("postgres", ["postgres", "--version"], "PostgreSQL) 17."),
         ("postgres", ["pgbackrest", "version"], "pgBackRest 2."),
-        ("minio", ["minio", "--version"], "2026-02-12T20-18-48Z (commit-id=7aac2a2c5b7c)"),
+        ("minio", ["minio", "--version"], "2026-02-12T20-18-48Z (commit-id=7aac2a2c5b7c-patched)"),
         ("minio", ["curl", "--version"], "libcurl"),
         ("mlflow", ["mlflow", "--version"], "3.17.2"),
         (
@@ -121,6 +124,18 @@ def test_programs_run(
     built: dict[str, Image], engine: Engine, name: str, command: list[str], expected: str
 ) -> None:
     assert expected in inside(engine, built[name], command)
+
+
+def test_gateway_takes_the_forwarders_settings(built: dict[str, Image], engine: Engine) -> None:
+    site = parse_site(
+        'domain = "lab.internal"\nallow = ["idp.example:443", "llm.example:443", "x.example:587"]'
+    )
+    plan = make_plan(site, site_id="0a1b2c3d", version="0.1.0")
+    text = next(f.text for f in render(plan) if f.path.parent.name == forward.NAME)
+    run = "nginx -e stderr -c /tmp/forward.conf -g 'daemon off;' & sleep 1"
+    script = f"cat >/tmp/forward.conf <<'END'\n{text}\nEND\n{run}; {forward.PROBE} && echo well"
+    said = inside(engine, built["gateway"], ["bash", "-c", script], user="10008:10008")
+    assert said.strip().splitlines()[-1] == "well", said
 
 
 IMPORTS = {

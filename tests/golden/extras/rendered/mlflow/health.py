@@ -6,7 +6,7 @@ import ssl
 import urllib.request
 
 password = pathlib.Path("/run/secrets/MLFLOW_AUTH_ADMIN_PASSWORD").read_text().strip()
-token = base64.b64encode(f"admin:{password}".encode()).decode()
+token = base64.b64encode(f"tracking-bundle:{password}".encode()).decode()
 urllib.request.urlopen(
     urllib.request.Request(
         "https://mlflow.svc.closed.internal:5000/api/2.0/mlflow/experiments/search?max_results=1",
