@@ -128,6 +128,12 @@ class Recipe:
         """The images that must be there before this one is built."""
         return (self.parent, *self.uses) if self.parent else self.uses
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The packages that the build purges again."""
+        path = self.folder / "unused"
+        return tuple(path.read_text("utf-8").split()) if path.is_file() else ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipes:
@@ -137,6 +143,11 @@ class Recipes:
     suite: str
     epoch: int
     all: Mapping[str, Recipe]
+
+    def lineage(self, name: str) -> list[Recipe]:
+        """The recipe `name` and those that it stands on, the base first."""
+        recipe = self.all[name]
+        return [*(self.lineage(recipe.parent) if recipe.parent else []), recipe]
 
     def packages(self, name: str) -> tuple[Deb, ...]:
         """The packages that `name` adds to its parent."""

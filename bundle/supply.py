@@ -29,7 +29,7 @@ from bundle.errors import BundleError, IntegrityError
 from bundle.facts import Shelf
 from bundle.host import write_file
 from bundle.packing import PackedImage
-from bundle.recipes import Deb, Pin, Recipe, Recipes, content_key, file_digest
+from bundle.recipes import Deb, Pin, Recipes, content_key, file_digest
 
 GO_PROGRAMS = {"minio": "usr/local/bin/minio"}
 BUILD_INFO_SIZE = 1 << 20
@@ -109,12 +109,6 @@ def gather(
     )
 
 
-def lineage(recipes: Recipes, name: str) -> list[Recipe]:
-    """The recipe `name` and those that it stands on, the base first."""
-    recipe = recipes.all[name]
-    return [*(lineage(recipes, recipe.parent) if recipe.parent else []), recipe]
-
-
 def _component(
     kind: Kind,
     name: str,
@@ -142,7 +136,7 @@ def _component(
 
 def _debs(source: Source, ours: Iterable[str]) -> list[Component]:
     recipes, registry = source.inputs.recipes, source.inputs.registry
-    lines = {name: lineage(recipes, name) for name in ours}
+    lines = {name: recipes.lineage(name) for name in ours}
     wanted: dict[Deb, None] = {}
     for line in lines.values():
         for recipe in line:
@@ -155,7 +149,7 @@ def _debs(source: Source, ours: Iterable[str]) -> list[Component]:
         for recipe in line:
             if recipe.parent or not registry:
                 there |= {deb.name: deb for deb in recipes.packages(recipe.name)}
-            for gone in unused(recipe):
+            for gone in recipe.unused:
                 there.pop(gone, None)
         found += [
             _component(
@@ -166,12 +160,6 @@ def _debs(source: Source, ours: Iterable[str]) -> list[Component]:
         if registry:
             found += _base_debs(source, name, set(there))
     return found
-
-
-def unused(recipe: Recipe) -> tuple[str, ...]:
-    """The packages that the build purges again."""
-    path = recipe.folder / "unused"
-    return tuple(path.read_text("utf-8").split()) if path.is_file() else ()
 
 
 def _read_debs(inputs: Inputs, wanted: Sequence[Deb]) -> dict[Deb, Facts]:
@@ -238,7 +226,7 @@ def _look(shelf: Shelf, digest: str, blob: Path) -> foreign.Look:
 def _wheels(source: Source, ours: Iterable[str]) -> list[Component]:
     recipes = source.inputs.recipes
     pins = {
-        name: [p for recipe in lineage(recipes, name) for p in recipes.wheels(recipe.name)]
+        name: [p for recipe in recipes.lineage(name) for p in recipes.wheels(recipe.name)]
         for name in ours
     }
     every = sorted({pin for group in pins.values() for pin in group})

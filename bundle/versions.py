@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
@@ -107,3 +108,32 @@ COMPARE: dict[str, Callable[[str, str], int]] = {
 def sort_key(ecosystem: str) -> Callable[[str], object]:
     """A key for sorted() by the ecosystem's order."""
     return functools.cmp_to_key(COMPARE[ecosystem])
+
+
+def is_affected(affected: Mapping[str, Any], version: str, ecosystem: str) -> bool:
+    """True when an `affected` entry of a OSV record covers `version`."""
+    if version in affected.get("versions", ()):
+        return True
+    ranges = (r for r in affected.get("ranges", ()) if r.get("type") in ("ECOSYSTEM", "SEMVER"))
+    return any(_in_range(one.get("events", ()), version, ecosystem) for one in ranges)
+
+
+def _in_range(events: Any, version: str, ecosystem: str) -> bool:
+    """OSV's own evaluation: go through the events in the order of their versions, and see what the last one says."""
+    compare, key = COMPARE[ecosystem], sort_key(ecosystem)
+    steps = [(kind, str(at)) for event in events for kind, at in event.items()]
+    limits = [at for kind, at in steps if kind == "limit" and at != "*"]
+    if limits and not any(compare(version, limit) < 0 for limit in limits):
+        return False
+    found = False
+    ordered = sorted(
+        (step for step in steps if step[0] != "limit"),
+        key=lambda step: (step[1] != "0", key(step[1])),
+    )
+    for kind, at in ordered:
+        order = 1 if at == "0" else compare(version, at)
+        if kind == "introduced" and order >= 0:
+            found = True
+        elif (kind == "fixed" and order >= 0) or (kind == "last_affected" and order > 0):
+            found = False
+    return found
