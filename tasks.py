@@ -430,15 +430,20 @@ def secrets_rotate(only: list[str], yes: bool = False) -> str:
         "out": "file to write (default: <root>/recovery/<domain>-<time>.kit); carry it off this host",
         "test-with": "an operator's key: open it at once",
         "passphrase-file": "of that key",
+        "root-from": "an older kit that holds the root's key, which is not on this host any more (needs --test-with)",
     },
     iterable=["to"],
 )
 def recovery_create(
-    to: list[str], out: str = "", test_with: str = "", passphrase_file: str = ""
+    to: list[str],
+    out: str = "",
+    test_with: str = "",
+    passphrase_file: str = "",
+    root_from: str = "",
 ) -> str:
     """Seal secrets, keys and site.toml for named operators into one file; stdout: its digest and path."""
     given = {"out": out, "test_with": test_with, "passphrase": passphrase_file}
-    return recovery.create_kit(HERE, to=to, **given)
+    return recovery.create_kit(HERE, to=to, root_from=root_from, **given)
 
 
 @operation(
@@ -454,7 +459,7 @@ def recovery_test(
     kit: str, key: str, passphrase_file: str = "", put_root_key_away: bool = False
 ) -> str:
     """Open a recovery kit, compare it with this host, and note that it was opened."""
-    given = {"kit": kit, "key": key, "passphrase": passphrase_file}
+    given = {"file": kit, "key": key, "passphrase": passphrase_file}
     return recovery.test_kit(HERE, put_away=put_root_key_away, **given)
 
 

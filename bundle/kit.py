@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bundle.authority import root_key_files
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from bundle.authority import PASSPHRASE, root_key_files
+from bundle.errors import CheckFailedError
 from bundle.host import Host, write_file
 from bundle.rotation import under_way
 from bundle.words import say
@@ -31,7 +37,10 @@ PASSING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A kit that was made: its digest, when, for whom, what it holds (as one digest), and when it was opened last."""
+    """A kit that was made: its digest, when, for whom, what it holds (as one digest), and when it was opened last.
+
+    `root_key`: it holds the key of the root in use, with its passphrase.
+    """
 
     sha256: str
     file: str
@@ -50,6 +59,32 @@ def files(host: Host) -> dict[str, Path]:
         for path in found
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".crl"
     }
+
+
+def root_key_names(generation: str) -> tuple[str, str]:
+    """Where a kit holds the key of the root of `generation`, and its passphrase."""
+    return f"pki/{generation}/root.key", f"secrets/store/{PASSPHRASE}"
+
+
+def holds_root_key(files: Mapping[str, bytes], generation: str) -> bool:
+    """Whether the key of that root and its passphrase are among `files`."""
+    return {*root_key_names(generation)} <= {*files}
+
+
+def check_root_keys(files: Mapping[str, bytes]) -> None:
+    """See that each root's key in a kit opens by the passphrase in it, and is that of the root beside it.
+
+    Raises CheckFailedError.
+    """
+    passphrase = files.get(f"secrets/store/{PASSPHRASE}", b"").strip()
+    for name in (name for name in files if re.fullmatch(r"pki/g\d+/root\.key", name)):
+        root = x509.load_pem_x509_certificate(files[name.removesuffix("key") + "crt"])
+        try:
+            key = serialization.load_pem_private_key(files[name], passphrase)
+        except (ValueError, TypeError) as error:
+            raise CheckFailedError(f"the key does not open: {error}", where=name) from error
+        if key.public_key() != root.public_key():
+            raise CheckFailedError("is not the key of the root beside it", where=name)
 
 
 def contents(host: Host) -> str:
@@ -76,11 +111,6 @@ def _read(host: Host) -> dict[str, Made]:
 def last(host: Host) -> Made | None:
     """The kit that was made last."""
     return _read(host).get("last")
-
-
-def with_root_key(host: Host) -> Made | None:
-    """The kit that holds the root's key, which may be an earlier one."""
-    return _read(host).get("root")
 
 
 def note(host: Host, made: Made) -> None:
@@ -116,12 +146,21 @@ def state(host: Host) -> tuple[bool, str]:
             f"{short} has never been opened: invoke recovery.test --kit FILE --key KEY",
             f"{short}: 열어 본 적이 없습니다. invoke recovery.test --kit 파일 --key 키",
         )
-    root = with_root_key(host)
-    more = ""
-    if root and root.sha256 != made.sha256:
-        more = say(
-            f"; the root's key is in the one of {root.made[:10]} {root.sha256[:16]}",
-            f"; 루트 키는 {root.made[:10]} {root.sha256[:16]} 키트에 있습니다",
+    if not made.root_key:
+        return False, say(
+            f"{short} lacks the root's key, {where_root_key_is(host)}:"
+            " invoke recovery.create --root-from THAT_KIT --test-with KEY --to RECIPIENT",
+            f"{short}: 루트 키가 없습니다, {where_root_key_is(host)}."
+            " invoke recovery.create --root-from 그_키트 --test-with 키 --to 수신자",
         )
     opened = say(f"opened {made.tested[:10]}", f"{made.tested[:10]}에 열어 봄")
-    return True, f"{short}, {', '.join(made.recipients)}, {opened}{more}"
+    return True, f"{short}, {', '.join(made.recipients)}, {opened}"
+
+
+def where_root_key_is(host: Host) -> str:
+    """The opened kit that is known to hold the root's key, in words."""
+    root = _read(host).get("root")
+    if root is None:
+        return say("which is in no kit known here", "이 호스트가 아는 어느 키트에도 없습니다")
+    mark = f"{root.made[:10]} {root.sha256[:16]}"
+    return say(f"which is in the kit of {mark}", f"{mark} 키트에 있습니다")

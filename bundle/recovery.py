@@ -13,14 +13,15 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from bundle import authority, kit
@@ -177,13 +178,21 @@ def _index(
     return json.dumps(index, ensure_ascii=False, indent=1).encode()
 
 
-def create(host: Host, plan: Plan, who: list[Recipient], out: Path) -> Made:
+def create(
+    host: Host,
+    plan: Plan,
+    who: list[Recipient],
+    out: Path,
+    root: Mapping[str, bytes] = MappingProxyType({}),
+) -> Made:
     """Seal everything that belongs into a kit for `who`, into the file `out` (0600), and remember it.
+
+    `root`: the root's key and its passphrase out of an older kit, when they are not on this host.
 
     Raises CommandError when openssl fails.
     """
     made = now().isoformat(timespec="seconds")
-    files = {name: path.read_bytes() for name, path in kit.files(host).items()}
+    files = {name: path.read_bytes() for name, path in kit.files(host).items()} | {**root}
     text = TEXT.format(site=plan.site.domain, made=made, version=plan.version).encode()
     held = {README: text, INDEX: _index(host, plan, made, who, files), **files}
     command = ["openssl", "cms", "-encrypt", "-binary", "-aes-256-gcm", "-outform", "DER"]
@@ -205,7 +214,7 @@ def create(host: Host, plan: Plan, who: list[Recipient], out: Path) -> Made:
         made=made,
         recipients=tuple(one.name for one in who),
         contents=kit.contents(host),
-        root_key=bool(authority.root_key_files(host)),
+        root_key=kit.holds_root_key(files, authority.current(host).name),
     )
     kit.note(host, done)
     return done
@@ -272,7 +281,7 @@ def prove(host: Host, opened: Opened, moment: str) -> list[str]:
         )
         lacking = say("lacks, or has another, ", "없거나 다른 항목: ") + ", ".join(wrong)
         raise CheckFailedError(lacking, where=opened.sha256[:16], hint=hint)
-    check_root_keys(opened)
+    kit.check_root_keys(opened.files)
     made = kit.last(host)
     if made is None or made.sha256 != opened.sha256:
         made = Made(
@@ -281,32 +290,33 @@ def prove(host: Host, opened: Opened, moment: str) -> list[str]:
             made=str(opened.index["made"]),
             recipients=tuple(opened.index["recipients"]),
             contents=kit.contents(host),
-            root_key=holds_root_key(opened),
+            root_key=kit.holds_root_key(opened.files, authority.current(host).name),
         )
     kit.note(host, replace(made, tested=moment))
     return sorted(opened.files)
 
 
-def holds_root_key(opened: Opened) -> bool:
-    """Whether it holds a root's key and its passphrase."""
-    keys = [name for name in opened.files if re.fullmatch(r"pki/g\d+/root\.key", name)]
-    return bool(keys) and f"secrets/store/{authority.PASSPHRASE}" in opened.files
+def root_key_of(host: Host, older: Opened) -> dict[str, bytes]:
+    """The key of the root in use and its passphrase, out of an older kit; they pass through memory only.
 
-
-def check_root_keys(opened: Opened) -> None:
-    """See that each root's key in a kit opens by the passphrase in it, and is that of the root beside it.
-
-    Raises CheckFailedError.
+    Raises ConfigError when they are on this host, CheckFailedError when that kit does not hold them.
     """
-    passphrase = opened.files.get(f"secrets/store/{authority.PASSPHRASE}", b"").strip()
-    for name in (name for name in opened.files if re.fullmatch(r"pki/g\d+/root\.key", name)):
-        root = x509.load_pem_x509_certificate(opened.files[name.removesuffix("key") + "crt"])
-        try:
-            key = serialization.load_pem_private_key(opened.files[name], passphrase)
-        except (ValueError, TypeError) as error:
-            raise CheckFailedError(f"the key does not open: {error}", where=name) from error
-        if key.public_key() != root.public_key():
-            raise CheckFailedError("is not the key of the root beside it", where=name)
+    if not authority.root_key_is_away(host):
+        hint = say("Leave --root-from out.", "--root-from 없이 실행하십시오.")
+        message = say("the root's key is on this host", "루트 키가 이 호스트에 있습니다")
+        raise ConfigError(message, where="--root-from", hint=hint)
+    folder = authority.current(host)
+    names, crt = kit.root_key_names(folder.name), f"pki/{folder.name}/root.crt"
+    if not {*names} <= {*older.files} or older.files.get(crt) != (folder / "root.crt").read_bytes():
+        hint = say(
+            "Name the kit with which it was put away.", "루트 키를 옮길 때의 키트를 지정하십시오."
+        )
+        message = say(
+            "does not hold the key of the root in use", "지금 쓰는 루트의 키가 들어 있지 않습니다"
+        )
+        raise CheckFailedError(message, where="--root-from", hint=hint)
+    kit.check_root_keys(older.files)
+    return {name: older.files[name] for name in names}
 
 
 def put_root_key_away(host: Host, opened: Opened) -> list[str]:
@@ -316,7 +326,8 @@ def put_root_key_away(host: Host, opened: Opened) -> list[str]:
     """
     files = {str(path.relative_to(host.root)): path for path in authority.root_key_files(host)}
     lacking = [name for name, path in files.items() if opened.files.get(name) != path.read_bytes()]
-    if lacking or (files and not holds_root_key(opened)):
+    generation = authority.current(host).name
+    if lacking or (files and not kit.holds_root_key(opened.files, generation)):
         hint = say(
             "Make a new kit: invoke recovery.create.",
             "새 키트를 만드십시오: invoke recovery.create.",

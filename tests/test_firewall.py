@@ -23,8 +23,16 @@ def test_loading_twice_is_loading_once() -> None:
 
 
 def test_states_are_told_apart() -> None:
-    assert firewall.State(wanted=False, loaded=False).good
-    assert firewall.State(wanted=True, loaded=True).good
-    assert not firewall.State(wanted=True, loaded=False).good
+    assert firewall.State(wanted=False, loaded=False).good("dev")
+    assert firewall.State(wanted=True, loaded=True).good("dev")
+    assert not firewall.State(wanted=True, loaded=False).good("dev")
     assert "NOT in force" in firewall.State(wanted=True, loaded=False).told()
     assert "refused 7" in firewall.State(wanted=True, loaded=True, refused=7).told()
+
+
+def test_production_has_one_whichever_it_is() -> None:
+    assert not firewall.State(wanted=False, loaded=False).good("prod")
+    assert firewall.State(wanted=True, loaded=True).good("prod")
+    by_hand = firewall.State(wanted=False, loaded=False, by_engine=True)
+    assert by_hand.good("prod")
+    assert "by hand" in by_hand.told()

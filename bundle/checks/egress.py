@@ -131,7 +131,8 @@ def net_egress(stage: Stage) -> list[str]:
     wrong += open_networks(stage)
     evidence.append("by the engine: data and app internal, edge without masquerading and DNS")
     rule = firewall.state(stage.host)
-    (evidence if rule.good else wrong).append(f"rule of the host's firewall: {rule.told()}")
+    good = rule.good(stage.plan.site.profile)
+    (evidence if good else wrong).append(f"rule of the host's firewall: {rule.told()}")
     evidence.append(f"this host itself reaches {here} of the {len(places)} addresses tried")
     return settle(wrong, evidence)
 

@@ -23,10 +23,11 @@ CLOSED = {
         "/ajax-api/3.0/mlflow/assistant/config",
         "/ajax-api/3.0/mlflow/gateway/supported-models",
         "/gateway/mlflow/v1/models",
+        "/api/2.0/mlflow/webhooks",
     ),
     "phoenix": ("/docs", "/redoc", "/openapi.json", "/graphql"),
 }
-"""What nobody gets from a door: commands on the server, models outside, pages that load scripts from outside."""
+"""What nobody gets from a door: commands on the server, what asks or tells outside, scripts from outside."""
 INSIDE = {"portal": 8443, "mlflow": 8444, "phoenix": 8445}
 
 

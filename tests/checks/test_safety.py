@@ -77,7 +77,12 @@ def test_kit_that_is_enough_is_green(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "named"),
-    [({"contents": "other"}, "is stale"), ({"tested": ""}, "never been opened"), (None, "none: ")],
+    [
+        ({"contents": "other"}, "is stale"),
+        ({"tested": ""}, "never been opened"),
+        ({"root_key": False}, "lacks the root's key"),
+        (None, "none: "),
+    ],
 )
 def test_kit_that_is_not_enough_is_red(
     tmp_path: Path, changed: dict[str, object] | None, named: str

@@ -146,7 +146,12 @@ def test_documented_rules_of_docker_do_the_same(stack: Stack, beyond: Outside) -
             for line in lines:
                 stack.host.run(["sh", "-c", line], timeout=20)
             beyond.forget()
-            assert verify(stack)["status"] == "passed"
+            found = verify(stack)
+            assert found["status"] == "passed"
+            assert (
+                "rule of the host's firewall: by hand, in the engine's own chain"
+                in (found["evidence"])
+            )
             assert beyond.packets() == []
         finally:
             for line in lines:

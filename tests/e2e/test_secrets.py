@@ -173,6 +173,12 @@ def test_recovery_kit_is_made_opened_and_lets_the_root_key_leave(stack: Stack) -
     gone = json.loads(stack.invoke("pki.status", "--format", "json", timeout=60))
     assert gone["root_key_away"] is True
     assert "✓ good" in stack.invoke("status", timeout=60)
+    opens = (*to, "--test-with", f"{folder}/lee.key", "--out")
+    stack.invoke("recovery.create", *opens, f"{folder}/short.kit", timeout=120)
+    assert "lacks the root's key" in stack.invoke("status", timeout=60)
+    stack.invoke("recovery.create", *opens, f"{folder}/next.kit", "--root-from", out, timeout=120)
+    assert "✓ good" in stack.invoke("status", timeout=60)
+    out = f"{folder}/next.kit"
     back = f"openssl cms -decrypt -inform DER -binary -in {out} -inkey {folder}/kim.key"
     names = "pki/g1/root.key secrets/store/PKI_ROOT_PASSPHRASE"
     stack.host.run(["sh", "-c", f"{back} | tar -xf - -C {STACK_ROOT} {names}"], timeout=60)

@@ -158,7 +158,7 @@ def test_root_key_leaves_only_by_a_kit_that_holds_it(
     authority.load_root(host, authority.current(host))
 
 
-def test_later_kit_without_the_root_key_names_the_one_that_has_it(
+def test_later_kit_without_the_root_key_is_red_until_one_takes_it_from_the_older(
     host: Host, tmp_path: Path, two: tuple[Operator, Operator]
 ) -> None:
     for name in ("first.kit", "second.kit"):
@@ -166,11 +166,41 @@ def test_later_kit_without_the_root_key_names_the_one_that_has_it(
         opened = recovery.open_kit(tmp_path / name, two[0].key)
         recovery.prove(host, opened, "2026-11-21T00:00:00+00:00")
         if not authority.root_key_is_away(host):
+            with pytest.raises(ConfigError, match="is on this host"):
+                recovery.root_key_of(host, opened)
             recovery.put_root_key_away(host, opened)
-            first = opened.sha256
+            first = opened
     good, line = kit.state(host)
-    assert good
-    assert first[:16] in line
+    assert not good
+    assert f"lacks the root's key, which is in the kit of {first.index['made'][:10]}" in line
+    assert first.sha256[:16] in line
+    with pytest.raises(CheckFailedError, match="does not hold the key of the root in use"):
+        recovery.root_key_of(host, opened)
+    out = tmp_path / "third.kit"
+    recovery.create(
+        host,
+        PLAN,
+        recovery.recipients([two[0].certificate]),
+        out,
+        recovery.root_key_of(host, first),
+    )
+    third = recovery.open_kit(out, two[0].key)
+    recovery.prove(host, third, "2026-11-21T00:00:00+00:00")
+    assert third.files.keys() == first.files.keys()
+    assert authority.root_key_is_away(host)
+    assert kit.state(host)[0]
+
+
+def test_root_key_that_went_without_a_kit_is_red(
+    host: Host, tmp_path: Path, two: tuple[Operator, Operator]
+) -> None:
+    authority.put_root_key_away(host)
+    make(host, tmp_path / "a.kit", two[0])
+    opened = recovery.open_kit(tmp_path / "a.kit", two[0].key)
+    recovery.prove(host, opened, "2026-11-21T00:00:00+00:00")
+    good, line = kit.state(host)
+    assert not good
+    assert "in no kit known here" in line
 
 
 def rotated(host: Host) -> None:
