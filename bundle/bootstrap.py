@@ -15,7 +15,7 @@ from typing import Any
 
 from bundle.errors import CommandError
 from bundle.host import Host
-from bundle.inside import ask
+from bundle.inside import ask, superuser
 from bundle.model import Database, Secret, role_secret
 from bundle.plan import Plan
 from bundle.run import log
@@ -106,7 +106,7 @@ def make_databases(plan: Plan, host: Host, store: Mapping[str, Secret]) -> dict[
 
     Raises CommandError when Postgres refuses.
     """
-    answer = _superuser(plan, host, database_sql(plan.databases, store))
+    answer = superuser(plan, host, database_sql(plan.databases, store))
     lines = [line.split("\t", 1) for line in answer.splitlines() if "\t" in line]
     return dict(lines)
 
@@ -119,7 +119,7 @@ def mark_migrated(plan: Plan, host: Host, names: tuple[str, ...], mark: str) -> 
     statements = ["\\set ON_ERROR_STOP on", f"\\set mark '{mark}'"]
     for name in names:
         statements += [f"\\connect {name}", "COMMENT ON SCHEMA public IS :'mark';"]
-    _superuser(plan, host, "\n".join(statements) + "\n")
+    superuser(plan, host, "\n".join(statements) + "\n")
 
 
 def set_superuser_password(plan: Plan, host: Host, password: Secret) -> None:
@@ -127,14 +127,7 @@ def set_superuser_password(plan: Plan, host: Host, password: Secret) -> None:
 
     Raises CommandError when Postgres refuses.
     """
-    _superuser(plan, host, f"ALTER ROLE postgres PASSWORD '{scram(password)}';\n")
-
-
-def _superuser(plan: Plan, host: Host, statements: str) -> str:
-    words = ["exec", "-T", "postgres", "psql", "--no-psqlrc", "--quiet"]
-    words += ["-h", "/tmp", "-U", "postgres", "-d", "postgres"]
-    file = host.path("rendered", "compose.yaml")
-    return host.engine.compose(plan.project, file, words, text=statements, timeout=60)
+    superuser(plan, host, f"ALTER ROLE postgres PASSWORD '{scram(password)}';\n")
 
 
 def make_buckets(

@@ -45,6 +45,17 @@ def execute(plan: Plan, host: Host, service: str, script: str, *, timeout: float
     )
 
 
+def superuser(plan: Plan, host: Host, statements: str, database: str = "postgres") -> str:
+    """Have psql run `statements` as the superuser, over the socket inside the Postgres container; its answer.
+
+    Raises CommandError when Postgres refuses.
+    """
+    words = ["exec", "-T", "postgres", "psql", "--no-psqlrc", "--quiet"]
+    words += ["-h", "/tmp", "-U", "postgres", "-d", database]
+    file = host.path("rendered", "compose.yaml")
+    return host.engine.compose(plan.project, file, words, text=statements, timeout=60)
+
+
 def execute_into(
     plan: Plan, host: Host, service: str, command: Sequence[str], out: IO[bytes], *, timeout: float
 ) -> None:

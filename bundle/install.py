@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from bundle import auditlog, pki, site, sso, vault
+from bundle import auditlog, mlflow_account, pki, site, sso, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
 from bundle.denied import ensure_denied
 from bundle.errors import CommandError
@@ -18,6 +18,7 @@ from bundle.plan import Plan
 from bundle.run import log, tail
 from bundle.services import forward
 from bundle.templates import render
+from bundle.words import say
 
 HEALTHY_WITHIN_S = 300
 CRASHES = 3
@@ -222,6 +223,8 @@ def bring_up(plan: Plan, host: Host) -> None:
     check_separation(plan, host, store)
     migrate(plan, host, store, marks)
     log.info("  databases and roles are so; new buckets: %s", ", ".join(made) or "none")
+    if wrong := mlflow_account.mend(plan, host):
+        log.warning("  %s: %s", wrong, say("it is as the store says again", "저장된 값으로 되돌림"))
     up(plan, host, others(plan))
     wait_healthy(plan, host, others(plan))
 

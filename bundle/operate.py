@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import expiring, jobs, kit
-from bundle.errors import ConfigError, PreconditionError
+from bundle import expiring, jobs, kit, mlflow_account
+from bundle.errors import CommandError, ConfigError, PreconditionError
 from bundle.host import Host
 from bundle.model import Container, ExtraService
 from bundle.plan import Plan
@@ -141,6 +141,16 @@ def kit_line(host: Host) -> Line:
     return Line(name="recovery kit", state="good" if good else "needed", detail=detail, good=good)
 
 
+def account_lines(plan: Plan, host: Host) -> list[Line]:
+    """What somebody did to the stack's own account in MLflow, which makes MLflow unhealthy; nothing when it is so."""
+    try:
+        wrong = mlflow_account.look(plan, host)
+    except CommandError:  # the line of postgres says why
+        return []
+    detail = f"{wrong}. {mlflow_account.remedy()}"
+    return [Line(name="MLflow account", state="changed", detail=detail, good=False)] * bool(wrong)
+
+
 def status(plan: Plan, host: Host) -> list[Line]:
     """Services, doors, what expires next, and the room that is left."""
     containers = host.engine.containers(plan.project)
@@ -148,7 +158,7 @@ def status(plan: Plan, host: Host) -> list[Line]:
         _service_line(plan, service.name, containers.get(service.name)) for service in plan.services
     ]
     lines += [extra_line(plan, extra, containers.get(extra.slug)) for extra in plan.extras]
-    lines += doors(plan)
+    lines += [*account_lines(plan, host), *doors(plan)]
     lines += [certificate_lines(plan, host)[0], root_key_line(host), kit_line(host)]
     return lines + disk_lines(host)
 

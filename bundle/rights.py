@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundle.accounts import Login, expect
+from bundle.errors import CommandError
 from bundle.gateway_client import Door
+from bundle.mlflow_account import remedy
+from bundle.words import say
 
 DEFAULT = "default"
 KINDS = ("experiment", "registered_model", "prompt", "scorer")
@@ -51,6 +54,15 @@ def mlflow_seats(mlflow: Door, admin: Login) -> dict[str, Seat]:
 
 def _people(mlflow: Door, admin: Login) -> list[dict[str, Any]]:
     answer = mlflow.ask("GET", "/api/2.0/mlflow/users/list", auth=admin.pair)
+    if answer.status_code in (401, 403):
+        raise CommandError(
+            say(
+                f"refuses {admin.name}: that account was changed or deleted there",
+                f"{admin.name} 계정을 거부합니다: 바뀌었거나 삭제되었습니다",
+            ),
+            where="mlflow",
+            hint=remedy(),
+        )
     return list(expect(answer, 200, task="listing people", where="mlflow")["users"])
 
 

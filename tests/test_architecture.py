@@ -71,6 +71,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "shared",
         (
             *("site", "vault", "denied", "store", "stock", "registry", "gateway_client", "inside"),
+            "mlflow_account",
             *("authority", "expiring", "borrowed", "auditlog", "firewall"),
             *("rotation", "prod", "kit"),
         ),

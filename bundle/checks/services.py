@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bundle import mlflow_account
 from bundle.checks.extras import extra_images
 from bundle.checks.model import Check, Red, Stage, settle
 from bundle.checks.stage import OWN, inspected, look, part, secret
@@ -47,6 +48,8 @@ def svc_minio(stage: Stage) -> list[str]:
 
 def svc_mlflow(stage: Stage) -> list[str]:
     """MLflow answers through the gateway to somebody with a password."""
+    if wrong := mlflow_account.look(stage.plan, stage.host):
+        raise Red(f"{wrong}. {mlflow_account.remedy()}")
     line = healthy(stage, "mlflow")
     login = (OWN, secret(stage, "VERIFY_MLFLOW_PASSWORD").reveal())
     answer = door(stage.plan, stage.host, "mlflow").ask("GET", "/version", auth=login)
