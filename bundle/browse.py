@@ -158,7 +158,7 @@ def outside(browser: Any, seen: Witness) -> str:
     return "outside: nothing was asked for"
 
 
-class _Page:
+class Watched:
     """A page whose console must stay clean, and whose requests must all be answered well."""
 
     def __init__(self, context: Any) -> None:
@@ -193,7 +193,7 @@ class _Page:
 
 
 def _portal(browser: Any, wanted: dict[str, str]) -> str:
-    seen = _Page(browser.new_context())
+    seen = Watched(browser.new_context())
     page = seen.page
     answer = page.goto(f"https://{DOMAIN}:8443/", timeout=30_000)
     assert answer is not None
@@ -205,7 +205,7 @@ def _portal(browser: Any, wanted: dict[str, str]) -> str:
 
 def _mlflow(browser: Any, wanted: dict[str, str]) -> str:
     credentials = {"username": "admin", "password": wanted["mlflow_password"]}
-    seen = _Page(browser.new_context(http_credentials=credentials))
+    seen = Watched(browser.new_context(http_credentials=credentials))
     page = seen.page
     where = "?workspace=default"  # without it the page asks for one first
     page.goto(f"https://{DOMAIN}:8444/#/experiments{where}", timeout=PATIENCE)
@@ -229,7 +229,7 @@ def _mlflow(browser: Any, wanted: dict[str, str]) -> str:
 
 
 def _phoenix(browser: Any, wanted: dict[str, str]) -> str:
-    seen = _Page(browser.new_context())
+    seen = Watched(browser.new_context())
     page = seen.page
     first = wanted["phoenix_password"]
     second = f"{first}-2"  # Phoenix wants another one at the first login; later visits know it thus
