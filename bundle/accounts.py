@@ -77,11 +77,13 @@ def mlflow_add(mlflow: Door, admin: Login, login: Login) -> None:
 
 
 def mlflow_set_password(mlflow: Door, admin: Login, login: Login) -> None:
-    """Give a person (not the admin who asks) the password of `login`.
+    """Give a person, or the admin who asks, the password of `login`.
 
     Raises CommandError when MLflow refuses.
     """
     body = {"username": login.name, "password": login.password.reveal()}
+    if admin.name == login.name:  # asked for of everybody's own password
+        body["current_password"] = admin.password.reveal()
     path = "/api/2.0/mlflow/users/update-password"
     answer = mlflow.ask("PATCH", path, auth=admin.pair, json=body)
     expect(answer, 200, task=f"setting the password of {login.name}", where="mlflow")

@@ -45,6 +45,7 @@ class SiteConfig:
     ports_portal: int
     ports_mlflow: int
     ports_phoenix: int
+    ports_s3: int
     allow: tuple[str, ...]
     mlflow_experiment: str
     mlflow_workers: int
@@ -74,6 +75,7 @@ class SiteConfig:
     audit_command: tuple[str, ...]
     audit_keep_days: int
     s3_endpoint: str
+    s3_expose: bool
     s3_region: str
     s3_key: str
     s3_secret: str
@@ -212,6 +214,7 @@ def parse_site(text: str, where: str = "site.toml") -> SiteConfig:
                 Problem(where=f"{where}: domain", message=wrong, hint="Set domain in site.toml.")
             )
         ports = [values["ports_portal"], values["ports_mlflow"], values["ports_phoenix"]]
+        ports += [values["ports_s3"]] if values["s3_expose"] else []
         if values["layout"] == "ports" and len(set(ports)) < len(ports):
             message = f"the ports {', '.join(map(str, ports))} are not three different ones"
             problems.append(

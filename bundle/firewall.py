@@ -14,10 +14,11 @@ from bundle.errors import CommandError, PreconditionError
 from bundle.host import Host, write_file
 from bundle.plan import EXTRAS, bridge
 from bundle.run import run
+from bundle.services import s3
 from bundle.words import say
 
 TABLE = "tracking_bundle"
-NETWORKS = ("data", "app", "edge", EXTRAS)
+NETWORKS = ("data", "app", "edge", s3.NETWORK, EXTRAS)
 
 
 @dataclass(frozen=True, kw_only=True)

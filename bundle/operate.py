@@ -13,12 +13,12 @@ from bundle.errors import CommandError, ConfigError, PreconditionError
 from bundle.host import Host
 from bundle.model import Container, ExtraService
 from bundle.plan import Plan
+from bundle.services import names
 from bundle.services.names import door_hosts, public, url
 from bundle.site import SITE_LABEL, read_site_id
 from bundle.words import say
 
 ENGINE_WITHIN_S = 60
-DOORS = ("portal", "mlflow", "phoenix")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,10 @@ def doors(plan: Plan) -> list[Line]:
     """The URL of each door that opens on this host: by its name where that is known here, else by its address."""
     named = plan.site.layout == "names" or address(plan) not in door_hosts(plan.site, "portal")
     host = "" if named or is_known(plan) else address(plan)
-    return [Line(name=door, state="url", detail=url(plan.site, door, host)) for door in DOORS]
+    return [
+        Line(name=door, state="url", detail=url(plan.site, door, host))
+        for door in names.doors(plan.site)
+    ]
 
 
 def address(plan: Plan) -> str:
@@ -234,7 +237,7 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
 def door_notes(plan: Plan) -> list[str]:
     """How people reach the stack by its name, from this host and from others."""
     site = plan.site
-    hosts = " ".join(dict.fromkeys(public(site, door) for door in DOORS))
+    hosts = " ".join(dict.fromkeys(public(site, door) for door in names.doors(plan.site)))
     notes = []
     if not is_known(plan):
         text = say("to open them by name: add to /etc/hosts", "이름으로 열려면 /etc/hosts에 추가")

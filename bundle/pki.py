@@ -35,7 +35,7 @@ from bundle.certificates import Authority, is_good, key_pem, make_leaf, pem, pro
 from bundle.host import Host, make_folder, write_file
 from bundle.model import Service
 from bundle.plan import Plan
-from bundle.services.names import door_hosts
+from bundle.services.names import door_hosts, doors
 
 
 def put_pair(folder: Path, key: bytes, chain: bytes, uid: int) -> None:
@@ -81,10 +81,8 @@ def leaf_names(plan: Plan, service: Service) -> tuple[str, ...]:
     """Every name in the certificate of `service`."""
     if service.name != "gateway":
         return service.names
-    doors = [
-        host for door in ("portal", "mlflow", "phoenix") for host in door_hosts(plan.site, door)
-    ]
-    return tuple(dict.fromkeys((*doors, *service.names)))
+    hosts = [host for door in doors(plan.site) for host in door_hosts(plan.site, door)]
+    return tuple(dict.fromkeys((*hosts, *service.names)))
 
 
 def door_issuer(host: Host, plan: Plan, issuer: Authority) -> Authority:

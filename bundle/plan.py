@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bundle.config import SiteConfig
 from bundle.model import Database, ExtraService, Service
 from bundle.services import forward, s3, services
-from bundle.services.names import internal, public
+from bundle.services.names import doors, internal, public
 
 PROJECT = "tracking"
 OPS_UID = 10006
@@ -61,8 +61,8 @@ class Plan:
             return (*service.names, s3.host_and_port(self.site)[0])
         if network != EXTRAS:
             return service.names
-        doors = (public(self.site, door) for door in ("portal", "mlflow", "phoenix"))
-        return tuple(dict.fromkeys((*service.names, *doors)))
+        public_names = (public(self.site, door) for door in doors(self.site))
+        return tuple(dict.fromkeys((*service.names, *public_names)))
 
     def extra_name(self, service: ExtraService) -> str:
         """The name of a site's own service on its network."""

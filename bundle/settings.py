@@ -238,6 +238,12 @@ SITE = (
         key="ports.phoenix", default=8445, help='Phoenix (layout "ports")', check=between(1, 65535)
     ),
     Setting(
+        key="ports.s3",
+        default=8446,
+        help='the object store (layout "ports", only with s3.expose)',
+        check=between(1, 65535),
+    ),
+    Setting(
         key="allow",
         default=(),
         help='the only ways out, "host:port" each, or "host:port=address" for a name that the DNS does not know;'
@@ -383,6 +389,11 @@ SITE = (
         help="the site's own S3 in MinIO's place, https://host[:port]; empty: this stack's MinIO."
         " It must be in allow with its address. See docs/object-store.md",
         check=endpoint_problem,
+    ),
+    Setting(
+        key="s3.expose",
+        default=False,
+        help="a door of the gateway to MinIO's S3 API, for clients with one of its keys. See docs/object-store.md",
     ),
     Setting(key="s3.region", default="us-east-1", help="its region", check=region_problem),
     Setting(

@@ -19,13 +19,13 @@ from bundle.chain import Files, Imported, examine
 from bundle.errors import ConfigError
 from bundle.host import Host, make_folder, write_file
 from bundle.plan import Plan
-from bundle.services.names import public
+from bundle.services.names import doors, public
 from bundle.words import say
 
 
-def doors(plan: Plan) -> tuple[str, ...]:
+def names(plan: Plan) -> tuple[str, ...]:
     """The names that clients open, and that a certificate for the gateway must have."""
-    return tuple(dict.fromkeys(public(plan.site, door) for door in ("portal", "mlflow", "phoenix")))
+    return tuple(dict.fromkeys(public(plan.site, door) for door in doors(plan.site)))
 
 
 def request(host: Host, plan: Plan, out: Path) -> Path:
@@ -49,7 +49,7 @@ def request(host: Host, plan: Plan, out: Path) -> Path:
         write_file(path, key_pem(make_key()), mode=0o400)
     key = serialization.load_pem_private_key(path.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    write_file(target, make_request(doors(plan), plan.site.organisation, key), mode=0o644)
+    write_file(target, make_request(names(plan), plan.site.organisation, key), mode=0o644)
     return target
 
 
@@ -114,7 +114,7 @@ def take_in(host: Host, plan: Plan, files: Files) -> None:
 
     Raises ConfigError with every reason.
     """
-    found, problems = examine(files, doors(plan))
+    found, problems = examine(files, names(plan))
     if found is None:
         raise ConfigError.of(problems)
     pki = host.path("pki")
@@ -123,7 +123,7 @@ def take_in(host: Host, plan: Plan, files: Files) -> None:
     make_folder(folder, 0o700)
     try:
         _write(folder, found)
-        prove(folder, doors(plan))
+        prove(folder, names(plan))
     except BaseException:
         shutil.rmtree(folder)
         raise

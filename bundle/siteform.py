@@ -58,6 +58,9 @@ def s3_problems(where: str, values: Mapping[str, Any], own: Mapping[str, Any]) -
     if len(missing) == len(NEEDED) and buckets != [own[f"s3_{name}"] for name in BUCKETS]:
         message = "the names of the buckets are the product's own as long as s3.endpoint is empty"
         found.append(Problem(where=where, message=message, hint="Leave s3.bucket_… out."))
+    if values["s3_expose"] and not missing:
+        message = "expose is a door to the MinIO of this stack, which does not run with s3.endpoint"
+        found.append(Problem(where=where, message=message, hint="Leave one of the two out."))
     return found + ([] if missing else _way_problems(where, values))
 
 

@@ -11,7 +11,7 @@ import jinja2
 
 from bundle.model import File, Mount, Service
 from bundle.plan import NO_DNS, NO_PING, Plan, bridge
-from bundle.services import forward, names
+from bundle.services import forward, gateway, names, s3
 
 FOLDER = Path(__file__).resolve().parent.parent / "templates"
 
@@ -61,7 +61,7 @@ def environment(folder: Path = FOLDER) -> jinja2.Environment:
     made.filters["quoted"] = quoted
     made.filters["markup"] = markup
     made.globals["names"] = names
-    made.globals |= {"bridge": bridge, "forward": forward}
+    made.globals |= {"bridge": bridge, "forward": forward, "gateway": gateway, "s3": s3}
     made.globals |= {"no_dns": NO_DNS, "no_ping": NO_PING}
     return made
 

@@ -21,7 +21,7 @@ SITES = {
     "names": (
         'domain = "ml.example.kr"\nlayout = "names"\nbind = "10.1.2.3"\n'
         'allow = ["idp.example.kr:443", "llm.example.kr:443=10.1.2.9", "smtp.example.kr:587"]\n'
-        "[ports]\nportal = 443\n"
+        "[ports]\nportal = 443\n[s3]\nexpose = true\n"
         "[memory]\npostgres_mb = 2048\n[retention]\nphoenix_days = 0\n"
     ),
     "registry": 'domain = "closed.internal"\n[registry]\naddress = "images.example.kr:5000/ml"\n',

@@ -40,7 +40,7 @@ class Trackers:
         if request.url.port == self.mlflow_port:
             user, _, password = base64.b64decode(given).decode().partition(":")
             known = scheme == "Basic" and self.passwords.get(user) == password
-            body |= dict(request.url.params)
+            body |= {**dict(request.url.params), "own": user == body.get("username")}
             return self.mlflow(path, body) if known or self.open_door else httpx.Response(401)
         return self.phoenix(path, body, given)
 
@@ -52,6 +52,8 @@ class Trackers:
         match tail:
             case "users/list":
                 return httpx.Response(200, json={"users": [self.listed(n) for n in self.passwords]})
+            case "users/update-password" if body["own"] and "current_password" not in body:
+                return httpx.Response(400, json={"error_code": "INVALID_PARAMETER_VALUE"})
             case "users/create" | "users/update-password":
                 self.passwords[name] = body["password"]
             case "users/update-admin":

@@ -19,7 +19,7 @@ from bundle.checks.model import Check, Stage, settle
 from bundle.checks.stage import in_each, inspected
 from bundle.model import Service
 from bundle.plan import EXTRAS, NO_DNS, NO_PING, bridge
-from bundle.services import forward
+from bundle.services import forward, s3
 from bundle.services.names import internal
 from bundle.templates import render
 
@@ -191,6 +191,7 @@ def open_networks(stage: Stage) -> list[str]:
     """What the engine says of the networks: in a closed network a way out would lead nowhere and look blocked."""
     wrong = []
     networks = [("data", True), ("app", True), ("edge", False)]
+    networks += [(name, True) for name in s3.door_networks(stage.plan.site)]
     networks += [(EXTRAS, True)] if stage.plan.extras else []
     networks += [(forward.NETWORK, False)] if stage.plan.site.allow else []
     for network, internal_only in networks:

@@ -8,11 +8,11 @@ import socket
 import ssl
 
 from bundle.checks.model import Check, Red, Stage, settle
-from bundle.checks.stage import DOORS, in_each, inspected, look
+from bundle.checks.stage import in_each, inspected, look
 from bundle.gateway_client import Door, door, trust
 from bundle.model import Service
 from bundle.services import gateway
-from bundle.services.names import internal
+from bundle.services.names import DOORS, doors, internal
 
 DAYS_LEFT = 14
 PRESIGNED = "/api/2.0/mlflow-artifacts/presigned/0/0/artifacts/x"
@@ -28,7 +28,7 @@ def tls_gateway(stage: Stage) -> list[str]:
     """Each door presents a certificate of our CA for its name that does not end soon."""
     wrong: list[str] = []
     evidence: list[str] = []
-    for name in DOORS:
+    for name in doors(stage.plan.site):
         target = door(stage.plan, stage.host, name)
         place = f"{name} https://{target.authority}"
         try:
@@ -83,7 +83,7 @@ def net_plain(stage: Stage) -> list[str]:
     """No door serves plain HTTP."""
     wrong: list[str] = []
     evidence: list[str] = []
-    for name in DOORS:
+    for name in doors(stage.plan.site):
         target = door(stage.plan, stage.host, name)
         said = _plain_answer(target)
         status = re.match(r"HTTP/1\.[01] (\d{3})", said)

@@ -13,9 +13,8 @@ from bundle.gateway_client import address
 from bundle.inside import ask, execute, inspect
 from bundle.model import Secret, Service, role_secret
 from bundle.services import s3
-from bundle.services.names import ROOT_CA, internal, public
+from bundle.services.names import ROOT_CA, doors, internal, public
 
-DOORS = ("portal", "mlflow", "phoenix")
 EXPERIMENT = "tracking-bundle-verify"
 OWN = "verify"
 
@@ -118,7 +117,7 @@ def run_sample(stage: Stage) -> dict[str, Any]:
         "environment": variables | {"MLFLOW_EXPERIMENT_NAME": EXPERIMENT},
         "version": stage.release.manifest.version,
     }
-    hosts = {public(plan.site, name): address(plan) for name in DOORS}
+    hosts = {public(plan.site, name): address(plan) for name in doors(plan.site)}
     answer: dict[str, Any] = stage.notes.once(
         "sample",
         lambda: ask(plan, stage.host, "sample", request, timeout=85, network="host", hosts=hosts),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bundle.config import SiteConfig
 from bundle.model import Folder, Mount, Service
-from bundle.services import guard
-from bundle.services.names import CLIENTS_CA, internal, public
+from bundle.services import guard, s3
+from bundle.services.names import CLIENTS_CA, doors, internal, port, public
 
 AUDIT = "/var/log/audit"
 """Where the gateway writes down requests that change something."""
@@ -28,18 +28,14 @@ CLOSED = {
     "phoenix": ("/docs", "/redoc", "/openapi.json", "/graphql"),
 }
 """What nobody gets from a door: commands on the server, what asks or tells outside, scripts from outside."""
-INSIDE = {"portal": 8443, "mlflow": 8444, "phoenix": 8445}
+INSIDE = {"portal": 8443, "mlflow": 8444, "phoenix": 8445, "s3": 8446}
 
 
 def published(site: SiteConfig) -> tuple[tuple[int, int], ...]:
     """(port of the host, port of the container) of every published port."""
     if site.layout == "names":
         return ((site.ports_portal, INSIDE["portal"]),)
-    return tuple(
-        zip(
-            (site.ports_portal, site.ports_mlflow, site.ports_phoenix), INSIDE.values(), strict=True
-        )
-    )
+    return tuple((port(site, name), INSIDE[name]) for name in doors(site))
 
 
 def service(site: SiteConfig) -> Service:
@@ -71,7 +67,7 @@ def service(site: SiteConfig) -> Service:
         port=INSIDE["portal"],
         memory_mb=site.memory_gateway_mb,
         names=(internal(site, "gateway"),),
-        networks=("app", "edge"),
+        networks=("app", "edge", *s3.door_networks(site)),
         health=probe,
         mounts=(
             Mount(template="gateway/nginx.conf", target="/etc/nginx/nginx.conf"),
@@ -80,6 +76,6 @@ def service(site: SiteConfig) -> Service:
         folders=(Folder(place="audit/gateway", target=AUDIT),),
         published=published(site),
         tmpfs=("/tmp",),
-        needs=("mlflow", "phoenix", "guard"),
+        needs=("mlflow", "phoenix", "guard", *(("minio",) if site.s3_expose else ())),
         meetings=(guard.meeting(),),
     )

@@ -20,7 +20,7 @@ def service(site: SiteConfig) -> Service | None:
         port=9000,
         memory_mb=site.memory_minio_mb,
         names=(name,),
-        networks=("data",),
+        networks=("data", *s3.door_networks(site)),
         health=(
             *("curl", "--silent", "--show-error", "--fail", "--max-time", "4", "--cacert", ROOT_CA),
             *("--resolve", f"{name}:9000:127.0.0.1", f"https://{name}:9000/minio/health/ready"),

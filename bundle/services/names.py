@@ -5,6 +5,8 @@ from __future__ import annotations
 from bundle.config import SiteConfig
 
 ROOT_CA = "/run/secrets/root.crt"
+DOORS = ("portal", "mlflow", "phoenix")
+"""The doors that every site has."""
 STACK = "tracking-bundle"
 """The account of MLflow by which the stack itself looks and administers; no person uses it."""
 CLIENTS_CA = "/run/secrets/clients.crt"
@@ -18,7 +20,7 @@ def internal(site: SiteConfig, service: str) -> str:
 
 
 def public(site: SiteConfig, service: str) -> str:
-    """The name under which users reach `service` (portal, mlflow, phoenix)."""
+    """The name under which users reach `service` (one of `doors`)."""
     return (
         site.domain if site.layout == "ports" or service == "portal" else f"{service}.{site.domain}"
     )
@@ -32,7 +34,13 @@ def port(site: SiteConfig, service: str) -> int:
         "portal": site.ports_portal,
         "mlflow": site.ports_mlflow,
         "phoenix": site.ports_phoenix,
+        "s3": site.ports_s3,
     }[service]
+
+
+def doors(site: SiteConfig) -> tuple[str, ...]:
+    """What is reached through the gateway; the object store only where the site says so."""
+    return (*DOORS, "s3") if site.s3_expose else DOORS
 
 
 def url(site: SiteConfig, service: str, host: str = "") -> str:

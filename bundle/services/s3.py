@@ -13,6 +13,7 @@ from bundle.settings import allowed
 
 CA = "/etc/s3/ca.crt"
 REGION = "us-east-1"
+NETWORK = "store"
 ON_BUCKET = (
     "s3:ListBucket",
     "s3:ListBucketMultipartUploads",
@@ -63,6 +64,11 @@ def client_settings(site: SiteConfig) -> Mapping[str, str]:
         "AWS_CA_BUNDLE": CA if site.s3_endpoint else ROOT_CA,
         "AWS_DEFAULT_REGION": site.s3_region or REGION,
     }
+
+
+def door_networks(site: SiteConfig) -> tuple[str, ...]:
+    """The network of the gateway and our MinIO alone, where the site has a door to it."""
+    return (NETWORK,) if site.s3_expose else ()
 
 
 def trust(site: SiteConfig) -> tuple[Mount, ...]:
