@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bundle import config, manifest
-from bundle.bench import connected, delta, importing, memory, peers
+from bundle.bench import connected, delta, importing, memory, peers, tls
 from bundle.bench.context import Bench, Group, Workbench, measure_group
 from bundle.bench.figures import PAIRS, as_table, write_report
 from bundle.closed import ClosedHost
@@ -29,6 +29,7 @@ GROUPS: tuple[Group, ...] = (
     *importing.GROUPS,
     *delta.GROUPS,
     *peers.GROUPS,
+    *tls.GROUPS,
     *memory.GROUPS,  # last: it reads what the others used
 )
 
@@ -94,8 +95,9 @@ def bench_folder() -> Iterator[Path]:
 
 
 def clear(work: Path) -> None:
-    """Remove what a run left, its closed host first."""
-    ClosedHost(folder=work / "host").remove()
+    """Remove what a run left, its closed hosts first."""
+    for name in ("host", "plain"):
+        ClosedHost(folder=work / name).remove()
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
 """Clients of the stack at 20 requests a second each, in the ops container; standard input says what they need.
 
-They end when /outside/stop-loops is there, and print what they met. Runs by itself: it imports nothing of ours.
+They end when /outside/stop-loops is there, and print what they met: answers, failures, and the longest time
+without an answer. Runs by itself: it imports nothing of ours.
 """
 
 import json
@@ -39,6 +40,33 @@ def gateway(kept: bool) -> Callable[[], None]:
         assert answer.status_code == 200, answer.status_code
 
     return ask
+
+
+def tracker(port: int, path: str) -> Callable[[], None]:
+    """A tracker through its door, each time by a new connection."""
+    context = ssl.create_default_context(cadata=REQUEST["ca"]["doors"])
+    limits = httpx.Limits(max_keepalive_connections=0)
+    client = httpx.Client(verify=context, limits=limits, timeout=10, trust_env=False)
+
+    def ask() -> None:
+        answer = client.get(
+            f"https://127.0.0.1:{port}{path}",
+            headers={"Host": f"closed.internal:{port}"},
+            extensions={"sni_hostname": "closed.internal"},
+        )
+        assert answer.status_code == 200, answer.status_code
+
+    return ask
+
+
+def mlflow(_: bool) -> Callable[[], None]:
+    """MLflow, which cannot reload."""
+    return tracker(8444, "/health")
+
+
+def phoenix(_: bool) -> Callable[[], None]:
+    """Phoenix, which cannot reload."""
+    return tracker(8445, "/readyz")
 
 
 def postgres(kept: bool) -> Callable[[], None]:
@@ -81,18 +109,22 @@ def minio(_: bool) -> Callable[[], None]:
 def loop(name: str) -> None:
     """Ask 20 times a second until the end."""
     kind, _, how = name.partition("-")
-    ask = {"gateway": gateway, "postgres": postgres, "minio": minio}[kind](how == "kept")
+    servers = {"gateway": gateway, "postgres": postgres, "minio": minio}
+    ask = (servers | {"mlflow": mlflow, "phoenix": phoenix})[kind](how == "kept")
     errors: list[str] = []
-    done, following = 0, time.monotonic()
+    done, longest = 0, 0.0
+    following = answered = time.monotonic()
     while not STOP.exists():
         try:
             ask()
             done += 1
+            longest, answered = max(longest, time.monotonic() - answered), time.monotonic()
         except Exception as error:  # noqa: BLE001  (each is counted)
             errors.append(f"{type(error).__name__}: {error}"[:200])
         following += 0.05
         time.sleep(max(0, following - time.monotonic()))
-    FOUND[name] = {"done": done, "failed": len(errors), "errors": errors[:3]}
+    found = {"done": done, "failed": len(errors), "errors": errors[:3]}
+    FOUND[name] = {**found, "longest": round(longest, 1)}
 
 
 threads = [threading.Thread(target=loop, args=(name,)) for name in sys.argv[1:]]

@@ -18,6 +18,7 @@ from bundle.authority import load_intermediate
 from bundle.certificates import Authority, key_pem, make_leaf, pem
 from bundle.host import Host
 from bundle.pki import put_pair
+from bundle.rehearse import PRODUCT_ROOT
 from bundle.services.names import internal
 from bundle.site import read_plan
 from tests.e2e.stack import Stack, healthy
@@ -78,6 +79,31 @@ def artifact(stack: Stack) -> str:
     """An artifact that goes through MLflow into the object store."""
     path = f"/api/2.0/mlflow-artifacts/artifacts/0/hop-{time.monotonic_ns()}/artifacts/a.txt"
     return mlflow(stack, "--request", "PUT", "--data-binary", "through the hop", path=path)
+
+
+LIST = """
+import sys, urllib3
+from minio import Minio
+from minio.error import MinioException, S3Error
+pool = urllib3.PoolManager(cert_reqs="CERT_REQUIRED", ca_certs="/pki/clients.crt", retries=False, timeout=20)
+key, secret, bucket = sys.stdin.read().split()
+door = Minio("127.0.0.1:8446", key, secret, http_client=pool)
+try:
+    sys.stdout.write(f"200 {[one.object_name for one in door.list_objects(bucket)]}")
+except S3Error as error:
+    sys.stdout.write(f"{error.response.status} {error.code}")
+except MinioException as error:
+    sys.stdout.write(str(error).partition("code: ")[2])
+"""
+
+
+def listing(stack: Stack, bucket: str = "backups") -> str:
+    """A listing of a bucket through the store's door, which needs the hop."""
+    image = stack.containers()["gateway"].image.replace("/gateway:", "/ops:")
+    trust = f"type=bind,source={PRODUCT_ROOT}/pki,target=/pki,readonly"
+    line = ["docker", "run", "--rm", "-i", "--network", "host", "--user", "0", "--mount", trust]
+    text = " ".join([secret(stack, "S3_BACKUPS_KEY"), secret(stack, "S3_BACKUPS_SECRET"), bucket])
+    return stack.host.run([*line, image, "-c", LIST], timeout=90, text=text, check=False)
 
 
 HOPS = (
@@ -272,3 +298,50 @@ def test_object_store_has_no_hop_from_the_gateway(stack: Stack) -> None:
     assert (
         stack.host.run(["docker", "exec", name, "bash", "-c", look], timeout=30).strip() == "none"
     )
+
+
+@contextlib.contextmanager
+def exposed(stack: Stack) -> Iterator[None]:
+    """The gateway has a door to the object store."""
+    file = stack.root / "site.toml"
+    before = file.read_text("utf-8")
+    file.write_text(f"{before}\n[s3]\nexpose = true\n", "utf-8")
+    try:
+        stack.invoke("install", "--yes", timeout=400)
+        yield
+    finally:
+        file.write_text(before, "utf-8")
+        stack.invoke("install", "--yes", timeout=400)
+
+
+STORE = Hop(client="gateway", server="minio", ask=listing)
+
+
+@pytest.mark.nightly
+def test_door_of_the_object_store_is_a_hop_like_the_others(stack: Stack) -> None:
+    """With the door: its hop fails closed in each way, a key gets its own bucket only, the holes are shut again."""
+    with exposed(stack):
+        for kind in KINDS:
+            broken(stack, STORE, kind)
+        assert listing(stack, "mlflow-artifacts") == "403 AccessDenied"
+        for path, options in {
+            "/minio/admin/v3/info": (),
+            "/minio/health/live": (),
+            "/": ("--request", "POST"),
+            "/backups/a?select&select-type=2": ("--request", "POST"),
+            "/backups": ("--form", "key=a"),
+            "/backups/a": ("--request", "PUT", "--header", "X-Minio-Force-Delete: true"),
+            "/backups/b": ("--header", "x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+        }.items():
+            assert curl(stack, 8446, path, *options, auth="")[:3] in ("400", "404"), path
+        assert curl(stack, 8446, "/backups/a", auth="").startswith("403")
+        lines = (
+            "net-published",
+            "net-plain",
+            "tls-gateway",
+            "net-egress",
+            "net-names",
+            "net-pages",
+        )
+        stack.invoke("verify", *(w for line in lines for w in ("--only", line)), timeout=200)
+    test_object_store_has_no_hop_from_the_gateway(stack)
