@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ def _batches(path: Path, start: int, closed: bool) -> Iterator[list[dict[str, An
     size = path.stat().st_size
     at = start if start <= size else 0  # another file of this name
     with open(path, "rb") as file:
+        # What is chained must still be here after a power cut, or this hour would be taken twice.
+        os.fsync(file.fileno())
         while True:
             file.seek(at)
             data = file.read(BATCH)
@@ -102,6 +105,20 @@ def _file_of(host: Host, seq: int) -> int:
 def _note(host: Host, seq: int, places: dict[str, int]) -> None:
     path = auditlog.folder(host, "state.json")
     write_file(path, json.dumps({"seq": seq, "places": places}).encode(), mode=0o600)
+
+
+def note_start(host: Host, started: str) -> bool:
+    """Say in the log that the gateway has started anew at `started`; whether it had.
+
+    What it was doing when it was killed has no line: this line shows that there was such a moment.
+    """
+    path = auditlog.folder(host, "started")
+    if path.exists() and path.read_text("ascii") == started:
+        return False
+    told = {"at": auditlog.stamp(), "kind": "gateway", "user": "-", "what": f"started {started}"}
+    auditlog.append(host, [told])
+    write_file(path, started.encode(), mode=0o600)
+    return True
 
 
 # --- the head, away from this host ------------------------------------------------------------------------------------

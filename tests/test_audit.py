@@ -394,6 +394,28 @@ def test_file_of_a_past_hour_goes_after_its_last_line(host: Host) -> None:
     assert requests(host) == [1, 3]
 
 
+def test_log_that_is_begun_anew_takes_no_line_of_the_gateway_again(host: Host) -> None:
+    write(host, 30)
+    spool(host, asked(1), asked(2))
+    audit.collect(host)
+    auditlog.folder(host, "chain").rename(auditlog.folder(host, "kept"))
+    auditlog.prepare(host, 10005)
+    spool(host, asked(3))
+    audit.collect(host)
+    audit.collect(host)
+    assert requests(host) == [3]
+    assert (verdict(host).wrong, verdict(host).first) == ("", 1)
+
+
+def test_gateway_that_started_anew_has_a_line_once(host: Host) -> None:
+    assert audit.note_start(host, "2026-11-21T10:00:00Z")
+    assert not audit.note_start(host, "2026-11-21T10:00:00Z")
+    assert audit.note_start(host, "2026-11-21T11:00:00Z")
+    told = [entry["what"] for entry in auditlog.entries(host) if entry["kind"] == "gateway"]
+    assert told == ["started 2026-11-21T10:00:00Z", "started 2026-11-21T11:00:00Z"]
+    assert "started 2026-11-21T11:00:00Z" in audit.row(list(auditlog.entries(host))[-1])[2]
+
+
 def record(**more: str) -> dict[str, Any]:
     return gateway_log.record(asked(1, **more).rstrip(b"\n"), "f", 9)
 

@@ -6,7 +6,7 @@ import datetime
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bundle.config import SiteConfig
 from bundle.console import exit_code, table
 from bundle.errors import BundleError, ConfigError, IntegrityError
 from bundle.host import Host
+from bundle.plan import PROJECT
 from bundle.run import log
 from bundle.words import say
 
@@ -92,10 +93,20 @@ def open_log(here: Path) -> tuple[Host, SiteConfig]:
     return host, site.read_site(host)
 
 
+def take(host: Host) -> int:
+    """Chain what the gateway wrote, and that it started anew, when the engine says so; the number of lines."""
+    taken = audit.collect(host)
+    with suppress(BundleError):  # no engine, as while the host goes down: said by the next look
+        gateway = host.engine.containers(PROJECT).get("gateway")
+        if gateway and gateway.started:
+            audit.note_start(host, gateway.started)
+    return taken
+
+
 def collect(here: Path) -> str:
     """Chain what the gateway wrote, let old files go, copy the head away; what was done."""
     host, settings = open_log(here)
-    taken = audit.collect(host)
+    taken = take(host)
     gone = audit.prune(host, settings.audit_keep_days)
     away = audit.copy_head(host, settings)
     log.info(
@@ -111,7 +122,7 @@ def show(here: Path, *, since: str, user: str, form: str) -> str:
         raise ConfigError(f"{form!r} is not text or json", where="--format")
     host, _ = open_log(here)
     start = audit.since_when(since, datetime.datetime.now(datetime.timezone.utc))
-    audit.collect(host)
+    take(host)
     found = audit.shown(host, since=start, user=user)
     if form == "json":
         return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in found)
@@ -131,7 +142,7 @@ def verify(here: Path, *, heads: str) -> str:
     Raises IntegrityError that names the first bad line.
     """
     host, settings = open_log(here)
-    audit.collect(host)
+    take(host)
     place = Path(heads) if heads else None
     known = auditlog.heads_in(place, settings.domain) if place else auditlog.copied_heads(settings)
     found = auditlog.examine(host, known)

@@ -9,6 +9,7 @@ import json
 import random
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -324,8 +325,29 @@ def test_every_unauthorised_call_is_refused(
     assert max(watched.values()) <= 1.0
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_disabled_is_refused_within_a_second_every_time(
+    stack: Stack, people: dict[str, dict[str, str]], rng: random.Random, tmp_path: Path
+) -> None:
+    """Fresh password, key and session each time; the guard has known them for a moment or for some seconds."""
+    for number in range(20):
+        stack.invoke("users.enable", "dora")
+        env = environment(stack, "dora", tmp_path)
+        dora = people["dora"] | {
+            "password": env["MLFLOW_TRACKING_PASSWORD"],
+            "key": env["PHOENIX_API_KEY"],
+        }
+        session = calls(stack, "log in", people={"dora": dora})["dora"]
+        assert session.pop("status") == "204"
+        wait = rng.uniform(0, 5)
+        watched = disable_while_watching(stack, {"dora": dora | session}, "dora", wait)
+        say(f"{number}: known for {wait:.1f} s;", watched)
+        assert max(watched.values()) <= 1.0
+
+
 def disable_while_watching(
-    stack: Stack, people: dict[str, dict[str, str]], name: str
+    stack: Stack, people: dict[str, dict[str, str]], name: str, wait: float = 0
 ) -> dict[str, float]:
     """By way in: the seconds between the deny list and the start of the last call that passed."""
     rows: list[dict[str, Any]] = []
@@ -333,6 +355,7 @@ def disable_while_watching(
         target=lambda: rows.extend(calls(stack, "watch", people=people, name=name))
     )
     watcher.start()
+    time.sleep(wait)
     stack.invoke("users.disable", name)
     watcher.join(150)
     listed = (stack.root / "secrets/guard/denied.json").stat().st_mtime
