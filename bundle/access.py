@@ -39,10 +39,12 @@ class Known:
         return {self.name, self.user["email"]} if self.user else {self.name}
 
     @property
-    def is_admin(self) -> bool:
-        """Whether the person administers one of the trackers."""
-        seat = self.seat is not None and self.seat.role == ADMIN_ROLE
-        return seat or self.user.get("role") == accounts.PHOENIX_ROLES[ADMIN_ROLE]
+    def administers(self) -> set[str]:
+        """The trackers that the person administers."""
+        found = {"mlflow"} if self.seat is not None and self.seat.role == ADMIN_ROLE else set()
+        if self.user.get("role") == accounts.PHOENIX_ROLES[ADMIN_ROLE]:
+            found.add("phoenix")
+        return found
 
 
 def people(trackers: Trackers) -> dict[str, Known]:
@@ -251,12 +253,13 @@ def check_not_last(trackers: Trackers, host: Host, person: Known) -> None:
     Raises ConfigError.
     """
     denied = read_denied(host)
-    others = [
-        one
+    others = {
+        tracker
         for one in people(trackers).values()
-        if one.is_admin and one.name != person.name and not one.names & denied
-    ]
-    if person.is_admin and not others:
+        if one.name != person.name and not one.names & denied
+        for tracker in one.administers
+    }
+    if person.administers - others:
         raise ConfigError(
             say(
                 f"{person.name!r} is the last administrator",

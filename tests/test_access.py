@@ -68,6 +68,19 @@ def test_interrupted_disabling_refuses_already(
     assert before not in (trackers.passwords["kim"], trackers.people["kim"]["password"])
 
 
+@pytest.mark.parametrize("tracker", ["mlflow", "phoenix"])
+def test_administrator_of_one_tracker_is_not_one_of_the_other(
+    tracker: str, plan: Plan, host: Host, trackers: Trackers
+) -> None:
+    add(plan, host, "kim", "admin")
+    if tracker == "mlflow":
+        trackers.people["kim"]["role"] = "MEMBER"
+    else:
+        trackers.admins.discard("kim")
+    with pytest.raises(ConfigError, match="last administrator"):
+        access.users_disable(plan, host, "admin")
+
+
 def test_last_administrator_stays(plan: Plan, host: Host) -> None:
     with pytest.raises(ConfigError, match="last administrator"):
         access.users_disable(plan, host, "admin")
