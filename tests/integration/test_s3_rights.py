@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from minio import Minio, MinioAdmin
@@ -15,7 +16,6 @@ from minio.credentials import StaticProvider
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioAdminException, S3Error
 
-from bundle.engine import Engine
 from tests import objectstore
 from tests.objectstore import BUCKETS, KEYS, NAME, Server, text
 
@@ -31,9 +31,8 @@ MD5 = {"Content-MD5": base64.b64encode(hashlib.md5(RULE.encode()).digest()).deco
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("s3")
-    with objectstore.serving(objectstore.program(Engine(), folder), folder / "site") as found:
+def server(minio_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with objectstore.serving(minio_program, tmp_path_factory.mktemp("s3") / "site") as found:
         yield found
 
 

@@ -14,7 +14,6 @@ from minio.versioningconfig import SUSPENDED, VersioningConfig
 
 from bundle import theirs
 from bundle.config import SiteConfig, parse_site
-from bundle.engine import Engine
 from bundle.ops import theirs as inside
 from bundle.services import s3, services
 from tests import objectstore
@@ -33,7 +32,7 @@ def server(
     if request.param == "versitygw":
         start = objectstore.serving_other(objectstore.versitygw(), folder / "site")
     else:
-        start = objectstore.serving(objectstore.program(Engine(), folder), folder / "site")
+        start = objectstore.serving(request.getfixturevalue("minio_program"), folder / "site")
     with start as found:
         for name in NAMES:
             found.client().make_bucket(name)
