@@ -332,6 +332,12 @@ def test_door_of_the_object_store_is_a_hop_like_the_others(stack: Stack) -> None
             "/backups": ("--form", "key=a"),
             "/backups/a": ("--request", "PUT", "--header", "X-Minio-Force-Delete: true"),
             "/backups/b": ("--header", "x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+            "/backups/c?X-Amz-Credential=b": (
+                "--header",
+                "Authorization: AWS4-HMAC-SHA256 Credential=a",
+            ),
+            "/backups/d?select%2Dtype=2": (),
+            "/backups/e": ("--header", "X-Minio-Source-Mtime: 2000-01-01T00:00:00Z"),
         }.items():
             assert curl(stack, 8446, path, *options, auth="")[:3] in ("400", "404"), path
         assert curl(stack, 8446, "/backups/a", auth="").startswith("403")
