@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundle import certificates, closed, rehearse
+from bundle.certificates import Authority
 from bundle.closed import ClosedHost
 from tests import objectstore
 from tests.e2e.stack import Sealed
@@ -23,8 +25,13 @@ START = f"""
 mkdir -p {PLACE}/data {PLACE}/versions {PLACE}/iam && cd {PLACE} || exit 1
 export ROOT_ACCESS_KEY={KEY} ROOT_SECRET_KEY={SECRET}
 setsid ./versitygw --port {ADDRESS}:{PORT} --cert chain --key key --iam-dir iam --quiet \\
-  posix --versioning-dir versions data >log 2>&1 </dev/null &
+  posix --versioning-dir {PLACE}/versions {PLACE}/data >log 2>&1 </dev/null &
 echo $!
+exec python3 -c 'import socket, time
+for _ in range(100):
+    if not socket.socket().connect_ex(("{ADDRESS}", {PORT})):
+        break
+    time.sleep(0.1)'
 """
 MAKE = f"""
 import urllib3
@@ -68,13 +75,28 @@ def furnish(host: ClosedHost) -> None:
     for name, data in files.items():
         (folder / name).write_bytes(data)
         (folder / name).chmod(0o600)
+    (host.root / "root/site.toml").write_text(site(root))
+    (host.root / "root/own.toml").write_text('domain = "closed.internal"\n')
+
+
+def site(root: Authority) -> str:
     lines = [
         *('domain = "closed.internal"', f'allow = ["{NAME}:{PORT}={ADDRESS}"]', "[s3]"),
         *(f'endpoint = "https://{NAME}:{PORT}"', 'bucket_mlflow = "team-mlflow"'),
         *(f'key = "secret://file{PLACE}/name"', f'secret = "secret://file{PLACE}/secret"'),
         *('ca = """', certificates.pem(root.certificate).decode() + '"""', ""),
     ]
-    (host.root / "root/site.toml").write_text("\n".join(lines))
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def instead(host: ClosedHost, path: str, text: str) -> Iterator[None]:
+    """Another content of a file, for a while."""
+    file = host.root / path.lstrip("/")
+    right = file.read_text()
+    file.write_text(text)
+    yield
+    file.write_text(right)
 
 
 def refused(host: ClosedHost, words: str) -> str:
@@ -94,6 +116,13 @@ def test_stack_runs_on_the_sites_s3_and_every_line_of_the_checklist_is_green(
     pid = host.run(["sh", "-c", START], timeout=20).strip()
     assert "team-mlflow: list: 404 NoSuchBucket" in refused(host, install)
     host.beside([sys.executable, "-c", MAKE], timeout=60)
+    with instead(host, f"{PLACE}/secret", "not-the-secret-0123456789"):
+        assert "team-mlflow: list: 403 SignatureDoesNotMatch" in refused(host, install)
+    with instead(host, f"{PLACE}/name", "nobodys-key"):
+        assert "team-mlflow: list: 403 InvalidAccessKeyId" in refused(host, install)
+    with instead(host, "/root/site.toml", site(certificates.make_root("another"))):
+        assert "self-signed certificate in certificate chain" in refused(host, install)
+    assert not host.engine.image_ids(), "nothing was changed by what was refused"
     invoke(host, install)
     names = host.run(["docker", "ps", "--format", "{{.Names}}"], timeout=20).split()
     assert "tracking-forward-1" in names
@@ -103,7 +132,23 @@ def test_stack_runs_on_the_sites_s3_and_every_line_of_the_checklist_is_green(
     assert int(host.run(["sh", "-c", count], timeout=20)) > 3, "there lie the run's artifacts"
     seen = host.run(["sh", "-c", SEEN], timeout=60, cwd=rehearse.PRODUCT_ROOT)
     assert SECRET not in seen
+    ids = host.run(["docker", "ps", "-q", "--no-trunc"], timeout=20)
     invoke(host, "install --yes")
+    assert host.run(["docker", "ps", "-q", "--no-trunc"], timeout=20) == ids, "twice is a no-op"
     host.run(["kill", pid], timeout=20)
     said = refused(host, "verify --only store-mlflow-artifacts")
     assert "store-mlflow-artifacts" in said, "what is no longer there is red"
+    assert f"{NAME}:{PORT} ({ADDRESS})" in refused(host, "install --yes")
+    host.run(["sh", "-c", START], timeout=20)
+    assert "0 FAILED" in invoke(host, "verify"), "it is back, and so is everything"
+
+
+@pytest.mark.timeout(1200)
+def test_site_goes_back_to_our_own_store_and_to_its_own_again(host: ClosedHost) -> None:
+    """After the test above, with its stack."""
+    for file, there in (("own", True), ("site", False)):
+        invoke(host, f"install --yes --site /root/{file}.toml")
+        names = host.run(["docker", "ps", "--format", "{{.Names}}"], timeout=20).split()
+        assert ("tracking-minio-1" in names) == there
+        assert ("tracking-forward-1" in names) != there
+        assert "0 FAILED" in invoke(host, "verify")
