@@ -16,6 +16,8 @@ from bundle import browse
 from bundle.witness import witness
 
 WANTED: dict[str, Any] = json.load(sys.stdin)
+SETTLE = 4_000
+"""Pages ask again and again: they are never idle."""
 BASE = f"https://{browse.DOMAIN}:8444/#"
 
 
@@ -35,14 +37,17 @@ def visit(browser: Any, who: dict[str, str]) -> dict[str, Any]:
         f"{BASE}/experiments/{who['number']}/runs?workspace={who['team']}", timeout=browse.PATIENCE
     )
     run = page.locator(f"a[href*='/experiments/{who['number']}/runs/']").first
+    run.wait_for(timeout=browse.PATIENCE)
+    inside = page.inner_text("body")
     run.click(timeout=browse.PATIENCE)
     page.wait_for_url(re.compile(r"/runs/[0-9a-f]+"), timeout=browse.PATIENCE)
     page.get_by_text(who["run"]).first.wait_for(timeout=browse.PATIENCE)
-    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(SETTLE)
     page.screenshot(path=f"{WANTED['out']}/{who['name']}.png")
     return {
         "chooser": chooser,
         "listed": listed,
+        "inside": inside,
         "wrong": seen.wrong,
         "theirs": others(browser, who, credentials),
     }
@@ -55,7 +60,8 @@ def others(browser: Any, who: dict[str, str], credentials: dict[str, str]) -> st
         f"{BASE}/experiments/{who['other_number']}/runs?workspace={who['other_team']}",
         timeout=browse.PATIENCE,
     )
-    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(SETTLE)
+    page.screenshot(path=f"{WANTED['out']}/{who['name']}-theirs.png")
     return str(page.inner_text("body"))
 
 

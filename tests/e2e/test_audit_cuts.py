@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.stack import Stack, healthy
 from tests.e2e.test_audit import last, new, person, send
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.nightly]
 __all__ = ["person"]  # the fixture
 COUNT = 400
 
@@ -81,20 +81,17 @@ def wait_for(stack: Stack, seconds: float = 120) -> None:
         time.sleep(1)
 
 
-def test_gateway_that_is_killed(
-    stack: Stack, person: dict[str, str], rng: random.Random, request: pytest.FixtureRequest
-) -> None:
+def test_gateway_that_is_killed(stack: Stack, person: dict[str, str], rng: random.Random) -> None:
     partly = 0
-    for _ in range(5 if request.config.option.nightly else 1):
+    for _ in range(5):
         stack.invoke("audit.collect")
         before, mark = last(stack), f"kill-{secrets.token_hex(4)}"
         sent = answered(stack, person, mark, rng.uniform(1.0, 4.0), kill_gateway)
         wait_for(stack)
         partly += 0 < see(stack, before, mark, sent, "") < COUNT
-    assert partly or not request.config.option.nightly, "never in the middle"
+    assert partly, "never in the middle"
 
 
-@pytest.mark.nightly
 def test_power_cut(stack: Stack, person: dict[str, str], rng: random.Random) -> None:
     partly = 0
     for number in range(5):

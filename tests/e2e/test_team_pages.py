@@ -80,4 +80,5 @@ def test_people_of_a_team_see_their_own_and_nothing_else(
         assert OTHER[team] not in saw["chooser"], name
         assert own in saw["listed"], name
         assert other not in saw["listed"], name
+        assert own in saw["inside"], name
         assert other not in saw["theirs"], name
