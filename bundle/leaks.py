@@ -9,35 +9,43 @@ import base64
 import binascii
 import fnmatch
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bundle.config import read_table
 from bundle.errors import ConfigError
 
-FORM = 6  # of the rules below; raise it when one changes
+FORM = 7  # of the rules below; raise it when one changes
+LONG = 12  # bytes.find takes larger steps the longer a needle is
 BEFORE, AFTER = 64, 4096  # of a needle, what its pattern may look at
 PEM = re.compile(
     rb"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|[\s\"'+,;])*"
     rb"(?:[A-Za-z-]+: [^\r\n\\]{1,80}(?:\\[rn]|[\s\"'+,;])+)*([A-Za-z0-9+/]{40})"
 )
+# A row has one first letter, for its needles are looked for together: a row costs what one needle does.
 TOKENS: tuple[tuple[tuple[bytes, ...], bytes], ...] = (
     (
-        (b"AKIA", b"ASIA"),
-        rb"(?<![A-Za-z0-9/+])A[KS]IA(?![A-Z0-9]{9}EXAMPLE)[A-Z2-7]{16}(?![A-Za-z0-9/+])",
+        (b"AKIA", b"ASIA", b"AIza"),
+        rb"(?<![A-Za-z0-9/+])A[KS]IA(?![A-Z0-9]{9}EXAMPLE)[A-Z2-7]{16}(?![A-Za-z0-9/+])"
+        rb"|(?<![A-Za-z0-9])AIza[0-9A-Za-z_-]{35}(?![A-Za-z0-9_-])",
     ),
-    ((b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"), rb"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{36}"),
-    ((b"github_pat_",), rb"github_pat_[A-Za-z0-9_]{60}"),
-    ((b"glpat-",), rb"glpat-[A-Za-z0-9_-]{20}"),
+    (
+        (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"glpat-"),
+        rb"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60}"
+        rb"|glpat-[A-Za-z0-9_-]{20}",
+    ),
     ((b"xoxb-", b"xoxp-", b"xoxa-"), rb"xox[abp]-[0-9]{8,}-[0-9A-Za-z-]{16}"),
     ((b"pypi-AgE",), rb"pypi-AgE[A-Za-z0-9_-]{50}"),
     ((b"npm_",), rb"(?<![A-Za-z0-9_])npm_[A-Za-z0-9]{36}(?![A-Za-z0-9_])"),
-    ((b"AIza",), rb"(?<![A-Za-z0-9])AIza[0-9A-Za-z_-]{35}(?![A-Za-z0-9_-])"),
-    ((b"sk-ant-", b"sk-proj-"), rb"sk-(?:ant|proj)-[A-Za-z0-9_-]{32}"),
+    (
+        (b"sk-ant-", b"sk-proj-", b"sk_live_"),
+        rb"sk-(?:ant|proj)-[A-Za-z0-9_-]{32}|sk_live_[0-9A-Za-z]{24}",
+    ),
     ((b"hf_",), rb"(?<![A-Za-z0-9_])hf_[A-Za-z]{34}(?![A-Za-z0-9_])"),
-    ((b"sk_live_",), rb"sk_live_[0-9A-Za-z]{24}"),
 )
 SHORTEST_NAME = 5
 COMMON_NAMES = frozenset(
@@ -86,17 +94,35 @@ class Rule:
     needles: tuple[bytes, ...]
     pattern: re.Pattern[bytes] | None = None
 
+    @cached_property
+    def together(self) -> re.Pattern[bytes] | None:
+        """All needles as one, where they are short and begin alike: then one pass is as fast as that for one of them."""
+        alike = self.pattern and os.path.commonprefix(self.needles)
+        short = min(map(len, self.needles)) < LONG
+        return re.compile(b"|".join(map(re.escape, self.needles))) if alike and short else None
+
+    def places(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Where each needle in `data` begins, and where it ends."""
+        if self.together:
+            match = self.together.search(data)
+            while match:
+                yield match.span()
+                match = self.together.search(data, match.start() + 1)
+            return
+        for needle in self.needles:
+            start = data.find(needle)
+            while start >= 0:
+                yield start, start + len(needle)
+                start = data.find(needle, start + 1)
+
     def finds(self, data: bytes) -> Iterator[str]:
         """The sha256 of each secret in `data`, of the pattern's group if it has one: it gives none away."""
-        for needle in self.needles:
-            place = data.find(needle)
-            while place >= 0:
-                end = place + len(needle)
-                if self.pattern is None:
-                    yield hashlib.sha256(needle).hexdigest()
-                elif match := self.pattern.search(data[max(0, place - BEFORE) : end + AFTER]):
-                    yield hashlib.sha256(match[self.pattern.groups and 1]).hexdigest()
-                place = data.find(needle, end)
+        for start, end in self.places(data):
+            if self.pattern is None:
+                yield hashlib.sha256(data[start:end]).hexdigest()
+                continue
+            for match in self.pattern.finditer(data, max(0, start - BEFORE), end + AFTER):
+                yield hashlib.sha256(match[self.pattern.groups and 1]).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -182,7 +182,8 @@ def look(
     packed = depth < DEEPEST and chunk.startswith((ZIP, GZIP, XZ))
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as spool:
         while chunk:
-            digest.update(chunk)
+            if packed:
+                digest.update(chunk)
             found |= hits(kept + chunk, rules)
             if packed and not itself:
                 spool.write(chunk)
