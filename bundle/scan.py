@@ -5,6 +5,7 @@ Streams; a member is read once for the same rules, since what was found in it is
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -14,19 +15,21 @@ import os
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from bundle import leaks, streams
+from bundle import crew, leaks, streams
 from bundle.errors import BROKEN_ARCHIVE, IntegrityError, Problem
 from bundle.host import keep_newest, write_file
 from bundle.leaks import Allowed, Find, Rule
 from bundle.run import Progress
 from bundle.words import say
 
-CHUNK, OVERLAP = 4 << 20, 8 << 10
+CHUNK, OVERLAP = 1 << 20, 8 << 10
+WORTH = 1 << 20  # the size of a member that is worth a way to another process
 ZSTD, ZIP, GZIP, XZ = b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00"
 DEEPEST = 3  # archives in archives
 IN_MEMORY, LARGEST = 8 << 20, 4 << 30
@@ -98,14 +101,32 @@ def scan(
         else:
             finds[member.path] = known
     progress = Progress(say("looking for secrets", "비밀 값 검사"), sum(m.size for m in fresh))
-    for member in fresh:
-        finds[member.path] = tuple(sorted(set(read_member(member, rules))))
-        scanner.keep(member.sha256, finds[member.path])
-        progress.add(member.size)
+    with contextlib.closing(_look_at_all(fresh, rules)) as looks:
+        for member, found in looks:
+            finds[member.path] = found
+            scanner.keep(member.sha256, found)
+            progress.add(member.size)
     progress.close()
     left = leaks.remaining(finds, allowed)
     if left:
         raise refusal(left)
+
+
+def _look_at_all(
+    members: Iterable[Travelling], rules: Sequence[Rule]
+) -> Generator[tuple[Travelling, tuple[Find, ...]], None, None]:
+    """What is found in each of `members`, in no order: large ones on all cores, the largest first."""
+    large = [member for member in members if member.size >= WORTH]
+    large.sort(key=lambda member: member.size, reverse=True)
+    for member in members:
+        if member.size < WORTH:
+            yield member, finds_in(member, rules)
+    yield from crew.spread(partial(finds_in, rules=rules), large)
+
+
+def finds_in(member: Travelling, rules: Sequence[Rule]) -> tuple[Find, ...]:
+    """Everything that is found in one member, each once."""
+    return tuple(sorted(set(read_member(member, rules))))
 
 
 def refusal(left: Sequence[tuple[str, Find]]) -> IntegrityError:
