@@ -15,6 +15,8 @@ from bundle.bench.context import Bench, Group
 from bundle.bench.figures import Figure, Wanted
 from bundle.bench.importing import MEDIUM, bare_host, bootstrap, inside
 from bundle.closed import ClosedHost
+from bundle.config import BundleConfig
+from bundle.engine import Engine
 from bundle.errors import CommandError
 from bundle.recipes import read_recipes
 from bundle.run import log, run, step
@@ -45,39 +47,40 @@ def older_pin(text: str) -> str:
     return changed
 
 
-def older_checkout(bench: Bench) -> Path:
-    """A copy of the checkout in which Phoenix is locked at its last minor version, and nothing else is moved."""
-    copy = bench.work / "older"
+@contextmanager
+def older_checkout(conf: BundleConfig, engine: Engine, here: Path, copy: Path) -> Iterator[None]:
+    """`copy` is the checkout `here` with Phoenix locked at its last minor version, and nothing else moved.
+
+    What images are built of it are taken away afterwards.
+    """
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(bench.here, copy, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
+    shutil.copytree(here, copy, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
     recipes = read_recipes(copy)
     wanted = recipes.folder / "phoenix" / "requirements.in"
     wanted.write_text(older_pin(wanted.read_text("utf-8")), "utf-8")
     before = lock.versions(recipes)
-    arch = str(bench.engine.api.version()["Arch"])
     with step(f"locking {PACKAGE} {BEFORE} in a copy"):
-        lock.lock_wheels(recipes, [PACKAGE], arch)
+        lock.lock_wheels(recipes, [PACKAGE], str(engine.api.version()["Arch"]))
     log.info("%s", lock.difference(lock.versions(recipes), before))
-    return copy
+    now, then = (images.open_workshop(conf, engine, tree) for tree in (here, copy))
+    built = {then.reference(name) for name in then.keys} - {
+        now.reference(name) for name in now.keys
+    }
+    built -= set(store.references(engine))
+    try:
+        yield
+    finally:
+        for reference in sorted(built):
+            store.untag(engine, reference)
 
 
 @contextmanager
 def older_bundle(bench: Bench) -> Iterator[Path]:
-    """The bundle of the older checkout; its images and blobs are taken away afterwards."""
-    copy = older_checkout(bench)
-    now, then = (
-        images.open_workshop(bench.config, bench.engine, tree) for tree in (bench.here, copy)
-    )
-    built = {then.reference(name) for name in then.keys} - {
-        now.reference(name) for name in now.keys
-    }
-    built -= set(store.references(bench.engine))
-    try:
+    """The bundle of the older checkout."""
+    copy = bench.work / "older"
+    with older_checkout(bench.config, bench.engine, bench.here, copy):
         cache = cache_of_inputs(bench, "older-cache", blobs=True)
         yield make(bench, "older bundle", here=copy, cache=cache)[1]
-    finally:
-        for reference in sorted(built):
-            store.untag(bench.engine, reference)
 
 
 def inventory_of(bench: Bench, host: ClosedHost, bundle: Path, name: str) -> Path:

@@ -53,13 +53,15 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     return sealed_of(make_bundle(folder / "dist", *options))
 
 
-def make_bundle(out: Path = TOP / "dist" / "e2e", *options: str, epoch: int = 0) -> Path:
-    """Run the task that makes the bundle, of the moment `epoch` (today)."""
+def make_bundle(
+    out: Path = TOP / "dist" / "e2e", *options: str, epoch: int = 0, tree: Path = TOP
+) -> Path:
+    """Run the task that makes the bundle of `tree`, of the moment `epoch` (today)."""
     moment = epoch or int(time.time()) // 86400 * 86400
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(moment)}
     command = [sys.executable, "-m", "invoke", "bundle", "--out", str(out), *options]
-    answer = run(command, timeout=3000, cwd=TOP, env=env)
-    return Path(TOP, answer.strip().splitlines()[-1].split("  ", 1)[1])
+    answer = run(command, timeout=3000, cwd=tree, env=env)
+    return Path(tree, answer.strip().splitlines()[-1].split("  ", 1)[1])
 
 
 def content_key(bundle: Path) -> str:
