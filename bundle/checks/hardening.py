@@ -11,6 +11,7 @@ from typing import Any
 
 from bundle.checks.model import Check, Stage, settle
 from bundle.checks.stage import inspected
+from bundle.model import Service
 
 SOCKETS = ("docker.sock", "containerd.sock", "podman.sock")
 HOST_FOLDERS = ("/", "/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr")
@@ -122,7 +123,7 @@ ITEMS = (
     Item(id="5.5", title="is not privileged", wrong=_unless("Privileged", False)),
     Item(
         id="5.6",
-        title="has no folder of the host's own, and none to write to",
+        title="has no folder of the host's own, and none to write to but what it declares",
         wrong=lambda of: _mounts(of, _host_folder),
     ),
     *(
@@ -145,10 +146,20 @@ ITEMS = (
 )
 
 
+def _undeclared(service: Service, of: Attributes) -> Attributes:
+    """Without the folders that the service declares as its own to write in: notes that the host reads, a socket."""
+    own = {folder.target for folder in service.folders}
+    own |= {meeting.path for meeting in service.meetings if meeting.host}
+    mounts = [mount for mount in of.get("Mounts") or () if mount.get("Destination") not in own]
+    return {**of, "Mounts": mounts}
+
+
 def svc_hardening(stage: Stage) -> list[str]:
     """Every container of the stack keeps every item."""
+    seen = inspected(stage)
     containers = {
-        service.name: inspected(stage).get(service.name) for service in stage.plan.services
+        service.name: _undeclared(service, seen[service.name]) if service.name in seen else None
+        for service in stage.plan.services
     }
     wrong = [f"{name}: no container" for name, of in containers.items() if of is None]
     evidence: list[str] = []

@@ -72,6 +72,17 @@ def test_defect_is_red(item: str, where: tuple[str, ...], value: Any, tmp_path: 
     assert f"{item} mlflow: " in "\n".join(verdict.evidence)
 
 
+@pytest.mark.parametrize(("service", "status"), [("gateway", "passed"), ("mlflow", "failed")])
+def test_folder_that_a_service_declares_is_its_own_only(
+    service: str, status: str, tmp_path: Path
+) -> None:
+    plan = make_test_plan()
+    (folder,) = next(one for one in plan.services if one.name == "gateway").folders
+    facts = containers(plan)
+    facts[service]["Mounts"] = [{**WRITABLE, "Destination": folder.target}]
+    assert probe(make_stage(tmp_path, inspect=facts), CHECK).status == status
+
+
 def test_every_item_has_a_planted_defect() -> None:
     assert {item for item, _, _ in DEFECTS} == {item.id for item in ITEMS}
 
