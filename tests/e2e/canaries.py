@@ -133,14 +133,15 @@ def seen(text: str, wanted: dict[str, list[str]]) -> list[str]:
     return [name for name, forms in wanted.items() if any(form in text for form in forms)]
 
 
-def on_disk(stack: Stack, wanted: dict[str, list[str]]) -> list[str]:
+def on_disk(
+    stack: Stack, wanted: dict[str, list[str]], places: tuple[str, ...] = (".",)
+) -> list[str]:
     """Files of the closed host (images, logs, reports, the bundle, data) where a secret stands and does not belong."""
     lines = "\n".join(form for forms in wanted.values() for form in forms) + "\n"
     top = stack.host.root
     # a process of its own, since the list must not stand in an argument
     done = subprocess.run(
-        ["grep", "-rlaF", "--devices=skip", "-f", "-", "."],
-        *(),
+        ["grep", "-rlaF", "--devices=skip", "-f", "-", *places],
         input=lines,
         cwd=top,
         capture_output=True,
