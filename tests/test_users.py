@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bundle import access, authority, own, users
+from bundle import access, accounts, authority, own, users
 from bundle.config import parse_site
 from bundle.errors import CommandError, ConfigError
 from bundle.host import Host
@@ -60,6 +60,16 @@ def trackers(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Trackers:
 
 def secrets() -> dict[str, Secret]:
     return {name: Secret(value) for name, value in STORE.items()}
+
+
+def test_stack_changes_its_own_password_by_the_present_one(
+    plan: Plan, host: Host, trackers: Trackers
+) -> None:
+    """MLflow asks whoever changes his own password for the present one."""
+    found = own.open_trackers(plan, host)
+    new = accounts.Login(name=STACK, password=Secret("N3w_password"))
+    accounts.mlflow_set_password(found.mlflow, found.admin, new)
+    assert trackers.passwords[STACK] == "N3w_password"
 
 
 def test_bootstrap_makes_everything_once(plan: Plan, host: Host, trackers: Trackers) -> None:
