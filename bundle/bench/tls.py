@@ -65,7 +65,15 @@ CLIENT = r"""
 import json, os, pathlib, sys, time
 given = json.load(sys.stdin)
 os.environ.update(given["environment"])
-import mlflow
+import mlflow, requests
+address, trust = os.environ["MLFLOW_TRACKING_URI"], os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+while True:  # the servers start; nothing is counted yet
+    try:
+        if requests.get(address + "/health", verify=trust or True, timeout=10).ok:
+            break
+    except requests.RequestException:
+        pass
+    time.sleep(1)
 mlflow.set_experiment("bench-tls")
 made = pathlib.Path("/tmp/artifact.bin")
 made.write_bytes(os.urandom(10_000))
@@ -122,7 +130,13 @@ def begin(host: ClosedHost) -> None:
     """Start what a run needs anew, as it is rendered now, and nothing else."""
     place = f"{ROOT}/rendered"
     compose = ["compose", "--project-name", PROJECT, "--project-directory", place]
-    compose += ["--file", str(host.root / place.lstrip("/") / "compose.yaml")]
+    rendered = host.root / place.lstrip("/")
+    off = "".join(f"  {name}: {{healthcheck: {{disable: true}}}}\n" for name in ON_THE_WAY)
+    (rendered / "bench.yaml").write_text(
+        f"services:\n{off}", "ascii"
+    )  # probes of TLS, or of Phoenix
+    for name in ("compose.yaml", "bench.yaml"):
+        compose += ["--file", str(rendered / name)]
     host.engine.client([*compose, "stop"], timeout=WITHIN_S)
     words = ["up", "--detach", "--no-deps", "--force-recreate", *ON_THE_WAY]
     host.engine.client([*compose, *words], timeout=WITHIN_S)
@@ -136,7 +150,6 @@ def logging(bench: Bench, host: ClosedHost, scheme: str, runs: int = RUNS) -> fl
         "MLFLOW_TRACKING_USERNAME": STACK,
         "MLFLOW_TRACKING_PASSWORD": (store / "MLFLOW_STACK_PASSWORD").read_text("utf-8"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "9",  # while the servers start, before what is counted
     }
     settings |= {"MLFLOW_TRACKING_SERVER_CERT_PATH": "/ca.crt"} if scheme == "https" else {}
     client = OneOff(
