@@ -23,7 +23,7 @@ from typing import IO, cast
 
 from bundle import crew, leaks, streams
 from bundle.errors import BROKEN_ARCHIVE, IntegrityError, Problem
-from bundle.host import keep_newest, write_file
+from bundle.files import keep_newest, write_file
 from bundle.leaks import Allowed, Find, Rule
 from bundle.run import Progress
 from bundle.words import say

@@ -76,7 +76,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("rotation", "prod", "kit"),
         ),
     ),  # parts of the installation that several verbs read
-    ("edges", ("run", "crew", "engine", "builder", "host", "console", "streams")),
+    ("edges", ("run", "files", "crew", "engine", "builder", "host", "console", "streams")),
     (
         "deciding",
         (
