@@ -41,7 +41,8 @@ def visit(browser: Any, who: dict[str, str]) -> dict[str, Any]:
     inside = page.inner_text("body")
     run.click(timeout=browse.PATIENCE)
     page.wait_for_url(re.compile(r"/runs/[0-9a-f]+"), timeout=browse.PATIENCE)
-    page.get_by_text(who["run"]).first.wait_for(timeout=browse.PATIENCE)
+    opened = page.url.partition("/runs/")[2][:32]
+    page.get_by_text(opened).first.wait_for(timeout=browse.PATIENCE)
     page.wait_for_timeout(SETTLE)
     page.screenshot(path=f"{WANTED['out']}/{who['name']}.png")
     return {

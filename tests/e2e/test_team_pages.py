@@ -44,7 +44,6 @@ def visits(stack: Stack, people: dict[str, dict[str, str]], out: Path) -> dict[s
             "team": team,
             "experiment": f"of-{MAKER[team]}",
             "number": made[team]["experiment"],
-            "run": made[team]["run"],
             "other_team": OTHER[team],
             "other_number": made[OTHER[team]]["experiment"],
         }
