@@ -16,7 +16,7 @@ from tests.hub import ADDRESS, Hub, serve
 
 pytestmark = pytest.mark.nightly
 UNTIL_GREEN = (
-    "for i in $(seq 120); do [ $(docker ps | grep -c '(healthy)') = 5 ] && exit; sleep 1; done;"
+    "for i in $(seq 120); do [ $(docker ps | grep -c '(healthy)') = 6 ] && exit; sleep 1; done;"
     " docker ps -a; false"
 )
 IMAGES = "docker ps --format '{{.Image}} {{.Status}}' | sort"
