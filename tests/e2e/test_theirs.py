@@ -24,7 +24,7 @@ PLACE = "/root/s3"
 START = f"""
 mkdir -p {PLACE}/data {PLACE}/versions {PLACE}/iam && cd {PLACE} || exit 1
 export ROOT_ACCESS_KEY={KEY} ROOT_SECRET_KEY={SECRET}
-setsid ./versitygw --port {ADDRESS}:{PORT} --cert chain --key key --iam-dir iam --quiet \\
+setsid ./versitygw --port {ADDRESS}:{PORT} --cert {PLACE}/chain --key {PLACE}/key --iam-dir {PLACE}/iam --quiet \\
   posix --versioning-dir {PLACE}/versions {PLACE}/data >log 2>&1 </dev/null &
 echo $!
 exec python3 -c 'import socket, time
