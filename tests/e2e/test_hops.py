@@ -22,6 +22,7 @@ from bundle.rehearse import PRODUCT_ROOT
 from bundle.services.names import internal
 from bundle.site import read_plan
 from tests.e2e.stack import Stack, healthy
+from tests.e2e.test_forms_of_a_store import ask_by_http2
 
 pytestmark = pytest.mark.timeout(600)
 DOMAIN = "closed.internal"
@@ -340,6 +341,11 @@ def test_door_of_the_object_store_is_a_hop_like_the_others(stack: Stack) -> None
             "/backups/e": ("--header", "X-Minio-Source-Mtime: 2000-01-01T00:00:00Z"),
         }.items():
             assert curl(stack, 8446, path, *options, auth="")[:3] in ("400", "404"), path
+        for headers in (
+            {"X-Amz-Content-Sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"},
+            {"Content-Type": "multipart/form-data; boundary=x"},
+        ):
+            assert ask_by_http2(stack, 8446, ("/backups", headers, "POST")) == 400, headers
         assert curl(stack, 8446, "/backups/a", auth="").startswith("403")
         lines = (
             "net-published",
