@@ -95,8 +95,10 @@ def instead(host: ClosedHost, path: str, text: str) -> Iterator[None]:
     file = host.root / path.lstrip("/")
     right = file.read_text()
     file.write_text(text)
-    yield
-    file.write_text(right)
+    try:
+        yield
+    finally:
+        file.write_text(right)
 
 
 def refused(host: ClosedHost, words: str) -> str:
