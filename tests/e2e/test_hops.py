@@ -306,7 +306,7 @@ def exposed(stack: Stack) -> Iterator[None]:
     """The gateway has a door to the object store."""
     file = stack.root / "site.toml"
     before = file.read_text("utf-8")
-    file.write_text(f"{before}\n[s3]\nexpose = true\n", "utf-8")
+    file.write_text(before.replace("\n[s3]\n", "\n[s3]\nexpose = true\n"), "utf-8")
     try:
         stack.invoke("install", "--yes", timeout=400)
         yield
