@@ -29,6 +29,9 @@ CLIENT_VARIABLES = ("PATH", "HOME", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKE
 API_OF_MINIMUM = "1.43"
 CLOSED_HOST_PACKAGES = ("docker.io", "docker-cli", "docker-compose", "containerd", "iptables")
 PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+CONFIG_LABEL = "com.docker.compose.config-hash"
 
 
 def find_client(plugin: str) -> str:
@@ -242,13 +245,13 @@ class Engine:
     def containers(self, project: str) -> dict[str, Container]:
         """The containers of `project` by service, one-off ones left out."""
         found = {}
-        labels = [f"{PROJECT_LABEL}={project}"]
+        labels = [f"{PROJECT_LABEL}={project}", f"{ONE_OFF_LABEL}=False"]
         for container in self.api.containers.list(
             all=True, filters={"label": labels}, ignore_removed=True
         ):
             attributes = container.attrs
             state = attributes["State"]
-            service = attributes["Config"]["Labels"].get("com.docker.compose.service", "")
+            service = attributes["Config"]["Labels"].get(SERVICE_LABEL, "")
             found[service] = Container(
                 name=attributes["Name"].lstrip("/"),
                 image=attributes["Config"]["Image"],
@@ -262,7 +265,8 @@ class Engine:
 
     def last_probe(self, project: str, service: str) -> str:
         """What the last failed health probe of a service printed; empty when there was none."""
-        labels = [f"{PROJECT_LABEL}={project}", f"com.docker.compose.service={service}"]
+        labels = [f"{PROJECT_LABEL}={project}", f"{ONE_OFF_LABEL}=False"]
+        labels += [f"{SERVICE_LABEL}={service}"]
         for container in self.api.containers.list(
             all=True, filters={"label": labels}, ignore_removed=True
         ):

@@ -29,6 +29,11 @@ class Host:
     root: Path
     engine: Engine = field(default_factory=Engine)
 
+    @property
+    def compose_file(self) -> Path:
+        """The rendered compose file."""
+        return self.path("rendered", "compose.yaml")
+
     def path(self, *parts: str) -> Path:
         """A path under the root."""
         return self.root.joinpath(*parts)

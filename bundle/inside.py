@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from bundle.engine import PROJECT_LABEL, find_client
+from bundle.engine import ONE_OFF_LABEL, PROJECT_LABEL, SERVICE_LABEL, find_client
 from bundle.errors import CommandError
 from bundle.gateway_client import clients_ca
 from bundle.host import Host
@@ -15,9 +15,6 @@ from bundle.plan import OPS_UID, Plan
 from bundle.run import run_into
 from bundle.services.names import ROOT_CA
 from bundle.site import SITE_LABEL
-
-SERVICE_LABEL = PROJECT_LABEL.removesuffix("project") + "service"
-ONE_OFF_LABEL = PROJECT_LABEL.removesuffix("project") + "oneoff"
 
 
 def inspect(plan: Plan, host: Host) -> dict[str, dict[str, Any]]:
@@ -39,7 +36,7 @@ def execute(plan: Plan, host: Host, service: str, script: str, *, timeout: float
     """
     return host.engine.compose(
         plan.project,
-        host.path("rendered", "compose.yaml"),
+        host.compose_file,
         ["exec", "-T", service, "bash", "-c", script],
         timeout=timeout,
     )
@@ -52,7 +49,7 @@ def superuser(plan: Plan, host: Host, statements: str, database: str = "postgres
     """
     words = ["exec", "-T", "postgres", "psql", "--no-psqlrc", "--quiet"]
     words += ["-h", "/tmp", "-U", "postgres", "-d", database]
-    file = host.path("rendered", "compose.yaml")
+    file = host.compose_file
     return host.engine.compose(plan.project, file, words, text=statements, timeout=60)
 
 
@@ -63,7 +60,7 @@ def execute_into(
 
     Raises CommandError when the container does not run, or the command fails.
     """
-    file = str(host.path("rendered", "compose.yaml"))
+    file = str(host.compose_file)
     line = [find_client("compose"), "compose", "--project-name", plan.project, "--file", file]
     line += ["exec", "-T", service, *command]
     run_into(line, out, timeout=timeout, env=host.engine.child_environment)

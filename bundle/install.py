@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from pathlib import Path
 
 from bundle import auditlog, mlflow_account, pki, site, sso, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
@@ -26,11 +25,6 @@ PATIENCE_S = 90
 """What was unhealthy before its neighbour was mended needs some probes to notice."""
 SETTLED_S = 2
 """What is not probed runs when it has run for so long."""
-
-
-def compose_file(host: Host) -> Path:
-    """The rendered compose file."""
-    return host.path("rendered", "compose.yaml")
 
 
 def write_rendered(plan: Plan, host: Host) -> list[str]:
@@ -156,7 +150,7 @@ def not_healthy(plan: Plan, host: Host, name: str, state: str, seconds: float) -
     """The error for a service that does not become healthy: its state, its last log lines, its last probe."""
     logs = host.engine.compose(
         plan.project,
-        compose_file(host),
+        host.compose_file,
         ["logs", "--no-color", "--no-log-prefix", "--tail", "20", name],
         timeout=60,
         check=False,
@@ -176,7 +170,7 @@ def up(plan: Plan, host: Host, names: tuple[str, ...]) -> None:
     Raises CommandError when the engine refuses.
     """
     arguments = ["up", "--detach", "--no-deps", "--pull", "never", "--no-build", *names]
-    host.engine.compose(plan.project, compose_file(host), arguments, timeout=300)
+    host.engine.compose(plan.project, host.compose_file, arguments, timeout=300)
 
 
 def stores(plan: Plan) -> tuple[str, ...]:
@@ -198,7 +192,7 @@ def wait_for_postgres(plan: Plan, host: Host, timeout: float = 120) -> None:
     ready = ["exec", "-T", "postgres", "pg_isready", "--quiet", "-h", "/tmp"]
     while True:
         try:
-            host.engine.compose(plan.project, compose_file(host), ready, timeout=30)
+            host.engine.compose(plan.project, host.compose_file, ready, timeout=30)
             return
         except CommandError:
             container = host.engine.containers(plan.project).get("postgres")
@@ -267,7 +261,7 @@ def up_extras(plan: Plan, host: Host, names: tuple[str, ...]) -> None:
     """
     arguments = ["up", "--detach", "--no-deps", "--pull", "never", "--no-build"]
     arguments += ["--remove-orphans", *names]
-    host.engine.compose(plan.project, compose_file(host), arguments, timeout=300)
+    host.engine.compose(plan.project, host.compose_file, arguments, timeout=300)
 
 
 def wait_settled(plan: Plan, host: Host, extra: ExtraService) -> None:

@@ -45,7 +45,7 @@ def migrate(plan: Plan, host: Host, store: Mapping[str, Secret], marks: Mapping[
 
 
 def _stop(plan: Plan, host: Host, service: Service) -> None:
-    file = host.path("rendered", "compose.yaml")
+    file = host.compose_file
     host.engine.compose(plan.project, file, ["stop", service.name], timeout=120)
 
 

@@ -57,7 +57,7 @@ def stop(plan: Plan, host: Host) -> None:
 
     Raises CommandError when the engine refuses.
     """
-    file = host.path("rendered", "compose.yaml")
+    file = host.compose_file
     host.engine.compose(plan.project, file, ["stop", "--timeout", "30"], timeout=180)
 
 
@@ -79,9 +79,7 @@ def logs(plan: Plan, host: Host, service: str, since: str) -> str:
         since,
         *([service] if service else []),
     ]
-    return host.engine.compose(
-        plan.project, host.path("rendered", "compose.yaml"), arguments, timeout=120
-    )
+    return host.engine.compose(plan.project, host.compose_file, arguments, timeout=120)
 
 
 def _service_line(plan: Plan, name: str, container: Container | None) -> Line:

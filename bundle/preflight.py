@@ -155,7 +155,7 @@ def _mount_of(path: Path) -> tuple[Path, int]:
 
 def check_space(host: Host, facts: EngineFacts, release: Release) -> list[Row]:
     """Each file system has room for what goes there: images and data to the engine's, the rest to the root's."""
-    installed = host.path("rendered", "compose.yaml").exists()
+    installed = host.compose_file.exists()
     needs: dict[int, tuple[Path, int]] = {}
     wanted = (
         (Path(facts.folder), release.image_bytes + (0 if installed else DATA_NEEDS)),

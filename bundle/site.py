@@ -106,7 +106,7 @@ def read_plan(host: Host, version: str) -> Plan:
     Raises ConfigError when nothing is, or site.toml has problems.
     """
     site_id = read_site_id(host)
-    if not site_id or not host.path("rendered", "compose.yaml").exists():
+    if not site_id or not host.compose_file.exists():
         raise ConfigError(
             "nothing is installed here", where=str(host.root), hint="Run invoke install first."
         )

@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *(
                 "pki",
                 "reload",
+                "takeover",
                 "sitecert",
                 "jobs",
                 "debs",

@@ -7,7 +7,7 @@ import datetime
 import json
 from pathlib import Path
 
-from bundle import authority, expiring, install, operate, pki, reload, sitecert
+from bundle import authority, expiring, install, operate, pki, reload, sitecert, takeover
 from bundle.authority import current, generations
 from bundle.certificates import now
 from bundle.console import confirm, table
@@ -58,9 +58,12 @@ def restart(plan: Plan, host: Host) -> None:
     running = {
         name for name, one in host.engine.containers(plan.project).items() if one.state == "running"
     }
-    names = [service.name for service in plan.services if not service.reloads]
-    names += [extra.slug for extra in plan.extras]
-    for name in (name for name in names if name in running):
+    slow = [one for one in plan.services if not one.reloads and one.name in running]
+    for service in (one for one in slow if takeover.outdated(plan, host, one.name)):
+        with takeover.second(plan, host, service):
+            install.up(plan, host, (service.name,))
+            install.wait_healthy(plan, host, (service.name,))
+    for name in (extra.slug for extra in plan.extras if extra.slug in running):
         install.up(plan, host, (name,))
         install.wait_healthy(plan, host, (name,))
 

@@ -266,7 +266,7 @@ def turn_one(
     plan: Plan, host: Host, name: str, old: Secret, new: Secret
 ) -> tuple[Path, dict[str, int]]:
     """Dump and encrypt anew while the tracker is stopped; when that fails, it is started as it was."""
-    service, file = turnover.DATA_KEYS[name], host.path("rendered", "compose.yaml")
+    service, file = turnover.DATA_KEYS[name], host.compose_file
     host.engine.compose(plan.project, file, ["stop", "--timeout", "30", service], timeout=120)
     try:
         folder = turnover.keep_safe(plan, host, name, old, new)

@@ -26,8 +26,6 @@ pytestmark = pytest.mark.timeout(600)
 LOOPS = Path(__file__).with_name("loops.py")
 STACK_ROOT = rehearse.PRODUCT_ROOT
 SLOW = ("mlflow", "phoenix")
-RESTART_S = 30
-"""A tracker that cannot reload is without an answer for at most so long."""
 
 
 def ids(stack: Stack) -> dict[str, str]:
@@ -83,8 +81,8 @@ def looping(stack: Stack, *more: str) -> Iterator[dict[str, dict[str, Any]]]:
 
 def unharmed(found: dict[str, dict[str, Any]]) -> None:
     """See that no request failed, and that there were many."""
-    assert len(found) == 5, found
-    assert all(one["failed"] == 0 for one in found.values()), found
+    assert len(found) >= 5, found
+    assert not [(name, one) for name, one in found.items() if one["failed"]]
     assert all(one["done"] > 100 for one in found.values()), found
 
 
@@ -104,16 +102,15 @@ def test_renewal_of_what_is_due_drops_no_request(stack: Stack) -> None:
 
 @pytest.mark.nightly
 def test_renewal_of_everything_drops_no_request(stack: Stack) -> None:
-    before, old = ids(stack), {name: served(stack, name) for name in ids(stack)}
+    before = ids(stack)
+    old = {name: served(stack, name) for name in (*FAST, *SLOW)}
     with looping(stack, *SLOW) as found:
         stack.invoke("pki.renew", "--all", timeout=300)
-    away = {name: found.pop(name)["longest"] for name in SLOW}
-    sys.stdout.write(f"without an answer: {away} s; the others: {found}\n")
+    sys.stdout.write(f"{found}\n")
     unharmed(found)
-    assert all(1 < seconds <= RESTART_S for seconds in away.values()), away
     after = ids(stack)
     assert {name for name in before if before[name] != after[name]} == set(SLOW)
-    assert all(served(stack, name) != old[name] for name in before)
+    assert all(served(stack, name) != old[name] for name in old)
     stack.invoke("pki.renew", timeout=120)
     assert ids(stack) == after, "nothing is due"
     stack.invoke("install", "--yes", timeout=300)

@@ -1,0 +1,101 @@
+"""A second instance of a server that cannot reload: it serves while the first is made anew, so that nobody is refused.
+
+The gateway looks a server's name up again every `KNOWN_AFTER_S` seconds and, of two addresses, tries the other when one
+does not answer; the engine gives both out while both run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from docker.errors import APIError, NotFound
+
+from bundle.engine import CONFIG_LABEL
+from bundle.host import Host
+from bundle.inside import inspect
+from bundle.model import Service
+from bundle.plan import Plan
+from bundle.run import log
+from bundle.words import say
+
+KNOWN_AFTER_S = 11.0  # templates/gateway: resolver … valid=10s
+HEALTHY_WITHIN_S = 120.0
+SPARE_MB = 512  # what the host keeps beside a second instance
+
+
+def instance(plan: Plan, name: str) -> str:
+    """The name of the second instance's container."""
+    return f"{plan.project}-{name}-second"
+
+
+def remove(plan: Plan, host: Host, name: str) -> None:
+    """End the second instance of the service `name`, if there is one: it finishes what it was asked."""
+    try:
+        container = host.engine.api.containers.get(instance(plan, name))
+        container.stop(timeout=30)
+        container.remove(v=True, force=True)
+    except NotFound:
+        pass
+
+
+def outdated(plan: Plan, host: Host, name: str) -> bool:
+    """Whether compose would make the container of the service `name` anew."""
+    wanted = host.engine.compose(
+        plan.project, host.compose_file, ["config", "--hash", name], timeout=60
+    )
+    labels = inspect(plan, host)[name]["Config"]["Labels"]
+    return bool(labels[CONFIG_LABEL] != wanted.split()[-1])
+
+
+def _has_room(service: Service) -> bool:
+    told = Path("/proc/meminfo").read_text("ascii").split("MemAvailable:")[1]
+    return int(told.split()[0]) >> 10 > service.memory_mb + SPARE_MB
+
+
+def _healthy(plan: Plan, host: Host, name: str) -> bool:
+    """Wait for the second instance; False when it ended or did not become healthy in time."""
+    end = time.monotonic() + HEALTHY_WITHIN_S
+    while time.monotonic() < end:
+        try:
+            state = host.engine.api.containers.get(instance(plan, name)).attrs["State"]
+        except (NotFound, APIError):
+            return False
+        if state.get("Health", {}).get("Status") == "healthy":
+            return True
+        if state["Status"] not in ("created", "running"):
+            return False
+        time.sleep(0.5)
+    return False
+
+
+@contextmanager
+def second(plan: Plan, host: Host, service: Service) -> Iterator[bool]:
+    """Have a second instance of `service` serve while the block runs; False where there is no room for one.
+
+    One that a killed run left is taken away first. Raises CommandError when the engine refuses.
+    """
+    remove(plan, host, service.name)
+    serves = _has_room(service)
+    try:
+        if serves:
+            line = ["run", "--detach", "--no-deps", "--use-aliases"]
+            line += ["--name", instance(plan, service.name), service.name]
+            host.engine.compose(plan.project, host.compose_file, line, timeout=120)
+            if serves := _healthy(plan, host, service.name):
+                time.sleep(KNOWN_AFTER_S)
+        if not serves:
+            log.info(
+                "  %s",
+                say(
+                    f"no room for a second {service.name}: it is away for about 20 s",
+                    f"두 번째 {service.name}를 띄울 여유가 없어 약 20초 동안 응답하지 않습니다",
+                ),
+            )
+        yield serves
+        if serves:
+            time.sleep(KNOWN_AFTER_S)
+    finally:
+        remove(plan, host, service.name)
