@@ -31,7 +31,6 @@ CLOSED_HOST_PACKAGES = ("docker.io", "docker-cli", "docker-compose", "containerd
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
-CONFIG_LABEL = "com.docker.compose.config-hash"
 
 
 def find_client(plugin: str) -> str:

@@ -6,6 +6,7 @@ does not answer; the engine gives both out while both run.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from docker.errors import APIError, NotFound
 
-from bundle.engine import CONFIG_LABEL
 from bundle.host import Host
 from bundle.inside import inspect
 from bundle.model import Service
@@ -23,6 +23,7 @@ from bundle.words import say
 
 KNOWN_AFTER_S = 11.0  # templates/gateway: resolver … valid=10s
 HEALTHY_WITHIN_S = 120.0
+STAMP = "org.tracking-bundle.config"  # templates/compose.yaml
 SPARE_MB = 512  # what the host keeps beside a second instance
 
 
@@ -42,12 +43,12 @@ def remove(plan: Plan, host: Host, name: str) -> None:
 
 
 def outdated(plan: Plan, host: Host, name: str) -> bool:
-    """Whether compose would make the container of the service `name` anew."""
-    wanted = host.engine.compose(
-        plan.project, host.compose_file, ["config", "--hash", name], timeout=60
+    """Whether the container of the service `name` runs with other certificates or secrets than lie on disk."""
+    text = host.engine.compose(
+        plan.project, host.compose_file, ["config", "--format", "json", name], timeout=60
     )
-    labels = inspect(plan, host)[name]["Config"]["Labels"]
-    return bool(labels[CONFIG_LABEL] != wanted.split()[-1])
+    wanted = json.loads(text)["services"][name]["labels"][STAMP]
+    return bool(inspect(plan, host)[name]["Config"]["Labels"].get(STAMP) != wanted)
 
 
 def _has_room(service: Service) -> bool:
