@@ -11,8 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from docker.errors import APIError, NotFound
+from typing import Any
 
 from bundle.host import Host
 from bundle.inside import inspect
@@ -32,14 +31,17 @@ def instance(plan: Plan, name: str) -> str:
     return f"{plan.project}-{name}-second"
 
 
+def _containers(plan: Plan, host: Host, name: str) -> list[Any]:
+    """The second instance of the service `name`, if there is one."""
+    wanted: dict[str, str | list[str] | bool] = {"name": [f"^/{instance(plan, name)}$"]}
+    return list(host.engine.api.containers.list(all=True, filters=wanted, ignore_removed=True))
+
+
 def remove(plan: Plan, host: Host, name: str) -> None:
     """End the second instance of the service `name`, if there is one: it finishes what it was asked."""
-    try:
-        container = host.engine.api.containers.get(instance(plan, name))
+    for container in _containers(plan, host, name):
         container.stop(timeout=30)
         container.remove(v=True, force=True)
-    except NotFound:
-        pass
 
 
 def outdated(plan: Plan, host: Host, name: str) -> bool:
@@ -59,11 +61,8 @@ def _has_room(service: Service) -> bool:
 def _healthy(plan: Plan, host: Host, name: str) -> bool:
     """Wait for the second instance; False when it ended or did not become healthy in time."""
     end = time.monotonic() + HEALTHY_WITHIN_S
-    while time.monotonic() < end:
-        try:
-            state = host.engine.api.containers.get(instance(plan, name)).attrs["State"]
-        except (NotFound, APIError):
-            return False
+    while time.monotonic() < end and (found := _containers(plan, host, name)):
+        state = found[0].attrs["State"]
         if state.get("Health", {}).get("Status") == "healthy":
             return True
         if state["Status"] not in ("created", "running"):
