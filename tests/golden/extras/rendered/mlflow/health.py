@@ -8,7 +8,7 @@ import urllib.request
 
 # This container's own server, not that of another one of the same name.
 addresses = socket.getaddrinfo
-socket.getaddrinfo = lambda host, *rest, **more: addresses("127.0.0.1", *rest, **more)
+socket.getaddrinfo = lambda _host, *rest, **more: addresses("127.0.0.1", *rest, **more)
 
 password = pathlib.Path("/run/secrets/MLFLOW_AUTH_ADMIN_PASSWORD").read_text().strip()
 token = base64.b64encode(f"tracking-bundle:{password}".encode()).decode()

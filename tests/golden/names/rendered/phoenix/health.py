@@ -6,7 +6,7 @@ import urllib.request
 
 # This container's own server, not that of another one of the same name.
 addresses = socket.getaddrinfo
-socket.getaddrinfo = lambda host, *rest, **more: addresses("127.0.0.1", *rest, **more)
+socket.getaddrinfo = lambda _host, *rest, **more: addresses("127.0.0.1", *rest, **more)
 
 urllib.request.urlopen(
     "https://phoenix.svc.ml.example.kr:6006/readyz",
