@@ -54,7 +54,7 @@ def environment(stack: Stack, name: str, folder: Path) -> dict[str, str]:
 
 def add(stack: Stack, name: str, role: str) -> None:
     """Add a person, unless an earlier run has."""
-    if f"{name} " not in stack.invoke("users.list"):
+    if name not in stack.invoke("users.list").split():
         stack.invoke("users.add", name, "--role", role)
 
 
