@@ -253,6 +253,6 @@ def test_every_word_of_the_plain_stack_is_in_the_rendered_tree(tmp_path: Path) -
     ]
     conf = (tmp_path / "gateway/nginx.conf").read_text("utf-8")
     assert " ssl;" not in conf
-    assert "https://$backend:5000" not in conf
+    assert "proxy_ssl on;" not in conf
     with pytest.raises(CommandError, match="has no"):
         tls.make_plain(tmp_path)

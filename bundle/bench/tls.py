@@ -56,7 +56,7 @@ PLAIN: Mapping[str, tuple[tuple[str, str], ...]] = {
     "gateway/nginx.conf": (
         (" ssl;\n", ";\n"),
         (" ssl default_server;", " default_server;"),
-        ("https://$backend:5000", "http://$backend:5000"),
+        ("    proxy_ssl on;\n", ""),
     ),
 }
 """What is written otherwise in the rendered tree, each of it at least once."""
