@@ -23,7 +23,7 @@ PERSON = "audit-kim"
 @pytest.fixture(scope="module")
 def person(stack: Stack) -> dict[str, str]:
     """Somebody with a password and an API key."""
-    if f"{PERSON} " not in stack.invoke("users.list"):
+    if PERSON not in stack.invoke("users.list").split():
         stack.invoke("users.add", PERSON, "--role", "editor")
     stack.invoke("users.env", "--user", PERSON, "--out", "/root/audit.env")
     lines = (stack.host.root / "root/audit.env").read_text("utf-8").splitlines()
