@@ -51,6 +51,11 @@ def test_worker_that_ends_is_an_error_and_not_a_gap() -> None:
         list(crew.spread(end, range(5)))
 
 
+def heed() -> None:
+    """Take an interrupt, which a run in the background has ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def workers_of(pid: int) -> list[int]:
     """The children of a process."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
@@ -61,7 +66,11 @@ def workers_of(pid: int) -> list[int]:
 def test_no_worker_outlives_the_tool(how: signal.Signals) -> None:
     """An interrupt goes to the whole group, as from a terminal; the others to the tool alone."""
     tool = subprocess.Popen(
-        [sys.executable, "-c", SLEEPS], cwd=TOP, stderr=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", SLEEPS],
+        cwd=TOP,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=heed,
     )
     deadline = time.monotonic() + 30
     while len(found := workers_of(tool.pid)) < min(2, os.cpu_count() or 1):
