@@ -131,7 +131,7 @@ def go_version(engine: Engine, image: Image, folder: Path) -> list[list[str]]:
         environment={"GOTOOLCHAIN": "local", "HOME": "/tmp"},
         volumes={str(folder): {"bind": "/x", "mode": "ro"}},
     )
-    return [line.split() for line in out.decode().splitlines()]
+    return [line.split() for line in out.decode().splitlines() if line.strip()]
 
 
 def test_go_modules_of_the_program_are_the_listed_ones_and_all_have_their_source(
@@ -154,7 +154,7 @@ def test_go_modules_of_the_program_are_the_listed_ones_and_all_have_their_source
     companion = documents.write_sources(desk, inventory, tmp_path / "out")
     with tarfile.open(companion.path) as archive:
         names = set(archive.getnames())
-    for path, version, _ in modules:
+    for path, version, *_ in modules:
         place = f"{escape(path)}/@v/{escape(version)}"
         for kind in ("zip", "mod", "info"):
             assert f"{companion.path.stem}/proxy/{place}.{kind}" in names
