@@ -281,6 +281,6 @@ def test_killed_anywhere_is_finished_by_the_next(seconds: int, stack: Stack) -> 
     stack.invoke(*shlex.split(words), timeout=700)
     after = values(stack)
     same = {name for name in before if before[name] == after.get(name)}
-    assert same == {"PKI_ROOT_PASSPHRASE"}, pending
+    assert same - {PHOENIX_FIRST} == {"PKI_ROOT_PASSPHRASE"}, pending  # the one may be its owner's
     opened(stack)
     settled(stack)
