@@ -55,8 +55,10 @@ def open_store(host: Host, plan: Plan) -> dict[str, Secret]:
         path = folder / spec.name
         if spec.reference:
             _take(path, borrow(spec.reference, f"site.toml: the key of {spec.name}"))
-        elif not path.exists():
-            write_file(path, generate(spec).reveal().encode(), mode=0o400)
+        elif (ours := _ours(path)).exists() or not path.exists():
+            kept = ours.read_bytes() if ours.exists() else b""
+            write_file(path, kept or generate(spec).reveal().encode(), mode=0o400)
+            ours.unlink(missing_ok=True)
         value = path.read_text(encoding="utf-8").strip()
         if not value:
             raise ConfigError(
@@ -68,9 +70,16 @@ def open_store(host: Host, plan: Plan) -> dict[str, Secret]:
     return store
 
 
+def _ours(path: Path) -> Path:
+    """Where our own value of a secret lies while the site gives another one."""
+    return path.with_name(f".{path.name}.own")
+
+
 def _take(path: Path, value: Secret) -> None:
-    """Keep what the site has given in the place of what it gave before."""
+    """Keep what the site has given in the place of what it gave before; a value of ours is put aside."""
     data = value.reveal().encode()
+    if not _ours(path).exists():
+        write_file(_ours(path), path.read_bytes() if path.exists() else b"", mode=0o400)
     if not path.exists() or path.read_bytes() != data:
         write_file(path, data, mode=0o400)
 

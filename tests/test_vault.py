@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import vault
+from bundle import certificates, vault
 from bundle.bootstrap import database_sql, scram
 from bundle.config import parse_site
 from bundle.errors import ConfigError
@@ -143,3 +143,36 @@ def test_scram_verifier_answers_the_exchange_of_rfc_7677(monkeypatch: pytest.Mon
     mask = hmac.digest(stored, exchange, "sha256")
     client = bytes(x ^ y for x, y in zip(proof, mask, strict=True))
     assert hashlib.sha256(client).digest() == stored
+
+
+def test_value_of_ours_comes_back_when_the_site_takes_its_own_away(
+    host: Host, plan: Plan, tmp_path: Path
+) -> None:
+    """Each service has a key of its own again, the one that its user in our store has."""
+    ours = {name: value.reveal() for name, value in vault.open_store(host, plan).items()}
+    for name in ("key", "secret"):
+        (tmp_path / name).write_text(f"the-sites-own-{name}", "utf-8")
+        (tmp_path / name).chmod(0o600)
+    text = (
+        'domain = "a.b"\nallow = ["s3.a.kr:443=10.0.0.9"]\n[s3]\nendpoint = "https://s3.a.kr"\n'
+        f'key = "secret://file{tmp_path}/key"\nsecret = "secret://file{tmp_path}/secret"\n'
+        f'ca = """\n{certificates.pem(certificates.make_root("a.kr").certificate).decode()}"""\n'
+    )
+    theirs = make_plan(parse_site(text), site_id="0a1b2c3d", version="0.1.0")
+    for _ in range(2):
+        store = vault.open_store(host, theirs)
+        assert store["S3_MLFLOW_KEY"].reveal() == "the-sites-own-key"
+        assert store["S3_BACKUPS_KEY"].reveal() == "the-sites-own-key"
+    for _ in range(2):
+        back = {name: value.reveal() for name, value in vault.open_store(host, plan).items()}
+        assert back == ours
+    assert not list(host.path("secrets/store").glob(".*"))
+
+
+def test_key_that_was_only_ever_the_sites_is_drawn(host: Host, plan: Plan, tmp_path: Path) -> None:
+    made = vault.open_store(host, plan)
+    path = host.path("secrets", "store", "S3_MLFLOW_KEY")
+    path.with_name(".S3_MLFLOW_KEY.own").write_bytes(b"")
+    drawn = vault.open_store(host, plan)["S3_MLFLOW_KEY"].reveal()
+    assert drawn != made["S3_MLFLOW_KEY"].reveal()
+    assert vault.open_store(host, plan)["S3_MLFLOW_KEY"].reveal() == drawn
