@@ -11,7 +11,7 @@ from bundle.checks.model import Check, Red, Stage, settle
 from bundle.checks.stage import in_each, inspected, look
 from bundle.gateway_client import Door, door, trust
 from bundle.model import Service
-from bundle.services import gateway
+from bundle.services import forward, gateway
 from bundle.services.names import DOORS, doors, internal
 
 DAYS_LEFT = 14
@@ -75,8 +75,10 @@ def tls_hops(stage: Stage) -> list[str]:
 
 def _clients(stage: Stage, name: str) -> str:
     """Who connects to the server of that name."""
-    server = next(service for service in stage.plan.services if name in service.names)
-    return ", ".join(one.name for one in stage.plan.services if server.name in one.needs)
+    # The site's own S3 is no service here: the forwarder leads there.
+    ours = [service.name for service in stage.plan.services if name in service.names]
+    server = ours[0] if ours else forward.NAME
+    return ", ".join(one.name for one in stage.plan.services if server in one.needs)
 
 
 def net_plain(stage: Stage) -> list[str]:
