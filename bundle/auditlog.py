@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +16,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from bundle import chained
+from bundle import chained, chainlog
 from bundle.chained import Head, Verdict
 from bundle.config import SiteConfig
 from bundle.errors import ConfigError
 from bundle.host import Host, make_folder, write_file
 from bundle.words import say
 
-FILE_BYTES = 16 << 20
-TAIL = 1 << 17
 SPOOL = "gateway"
 """In `<root>/audit`: what the gateway writes, until it is collected."""
 
@@ -100,14 +96,13 @@ def begun(host: Host) -> bool:
 
 def files(host: Host) -> list[Path]:
     """The files of the log, oldest first."""
-    return sorted(folder(host, "chain").glob("*.jsonl"))
+    return chainlog.files(folder(host, "chain"))
 
 
 @contextlib.contextmanager
 def locked(host: Host, what: str) -> Iterator[None]:
     """Hold a lock of the log; whoever comes second waits."""
-    with open(folder(host, f".{what}.lock"), "a", encoding="ascii") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with chainlog.locked(folder(host, f".{what}.lock")):
         yield
 
 
@@ -118,78 +113,12 @@ def append(host: Host, records: Sequence[Mapping[str, Any]]) -> Head:
     """
     key = open_key(host)
     with locked(host, "chain"):
-        head, repair = _end(host)
-        lines = []
-        for record in [*repair, *records]:
-            lines.append(chained.make_line(key, head, record))
-            head = Head(seq=head.seq + 1, digest=chained.digest_of(lines[-1]))
-        if lines:
-            _write(host, head.seq - len(lines) + 1, b"".join(lines))
-    return head
-
-
-def _write(host: Host, first: int, data: bytes) -> None:
-    there = files(host)
-    path = there[-1] if there else None
-    if path is None or path.stat().st_size >= FILE_BYTES:
-        path = folder(host, "chain", f"{first:012}.jsonl")
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        while data:
-            data = data[os.write(handle, data) :]
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    if path not in there:
-        around = os.open(path.parent, os.O_RDONLY)
-        os.fsync(around)
-        os.close(around)
-
-
-def _end(host: Host) -> tuple[Head, list[dict[str, Any]]]:
-    """The last whole line; half a line after it is cut away, and what to say of that."""
-    repair: list[dict[str, Any]] = []
-    for path in reversed(files(host)):
-        size = path.stat().st_size
-        with open(path, "r+b") as file:
-            whole, half = _tail(file, size)
-            if half:
-                file.truncate(size - len(half))
-                os.fsync(file.fileno())
-                digest = hashlib.sha256(half).hexdigest()
-                repair = [{"at": stamp(), "kind": "repair", "bytes": len(half), "sha256": digest}]
-        if whole:
-            entry = chained.parse_line(whole)
-            seq = entry["seq"] if entry else _count(path)
-            return Head(seq=seq, digest=chained.digest_of(whole)), repair
-    return Head(), repair
-
-
-def _tail(file: Any, size: int) -> tuple[bytes, bytes]:
-    """The last whole line of a file (empty: there is none), and what stands behind it."""
-    reach = TAIL
-    while True:
-        file.seek(max(0, size - reach))
-        data = file.read()
-        whole, newline, half = data.rpartition(b"\n")
-        line = whole.rpartition(b"\n")[2]
-        if reach >= size or len(line) < len(whole):
-            return (line + newline if newline else b""), half
-        reach *= 8
-
-
-def _count(path: Path) -> int:
-    """The number of a file's last line, by counting: for a line that somebody has made unreadable."""
-    with open(path, "rb") as file:
-        return int(path.stem) - 1 + sum(1 for _ in file)
+        return chainlog.append(folder(host, "chain"), key, records, stamp())
 
 
 def read(host: Host, newest: int = 0) -> Iterator[tuple[str, bytes]]:
     """Every line with its place; of the `newest` files only, when that is not 0."""
-    for path in files(host)[-newest:]:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                yield f"{path.name}:{number}", line
+    return chainlog.read(folder(host, "chain"), newest)
 
 
 def entries(host: Host) -> Iterator[dict[str, Any]]:

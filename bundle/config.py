@@ -74,6 +74,14 @@ class SiteConfig:
     audit_folder: str
     audit_command: tuple[str, ...]
     audit_keep_days: int
+    backup_folder: str
+    backup_archive_s: int
+    backup_every_minutes: int
+    backup_database_minutes: int
+    backup_full_days: int
+    backup_keep_days: int
+    backup_copy_to: str
+    alert_command: tuple[str, ...]
     s3_endpoint: str
     s3_expose: bool
     s3_region: str

@@ -85,7 +85,9 @@ def _options(wanted: OneOff) -> list[str]:
     for source, target in wanted.binds.items():
         line = io.StringIO()
         # the client reads this option as CSV
-        mount = ["type=bind", f"source={source}", f"target={target}", "readonly"]
+        kind = "bind" if source.startswith("/") else "volume"
+        mount = [f"type={kind}", f"source={source}", f"target={target}"]
+        mount += [] if target in wanted.writable else ["readonly"]
         csv.writer(line, lineterminator="").writerow(mount)
         options += ["--mount", line.getvalue()]
     for key, value in {"NO_PROXY": "*", "no_proxy": "*", **wanted.environment}.items():

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, NoReturn
 
 Layout = Literal["ports", "names"]
-Rotation = Literal["free", "logout", "data", "kit"]
+Rotation = Literal["free", "logout", "data", "kit", "backup"]
 Status = Literal["passed", "failed", "not_applicable"]
 RELOADED = ("tls.crt", "tls.key", "root.crt", "clients.crt", "ca.crl", "denied.json")
 """The files of a service's folder that a server which reloads takes without a new container."""
@@ -153,7 +153,7 @@ class Meeting:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """A folder under the root, of the service's own, that it may write in and this host reads."""
+    """A folder under the root, or elsewhere, of the service's own, that it may write in and this host reads."""
 
     place: str
     target: str
@@ -165,9 +165,9 @@ class Service:
 
     `names` are its names on the internal networks, the first its own; `derive` composes secret files out of the store;
     `migration` is the module of bundle.ops that brings the tables of its databases to what its image knows;
-    `reloads`: its first process takes new certificates at a SIGHUP. `port` 0: it listens on no network, and has no
-    certificate. `image`: whose image it runs when that is not called as it is. `links` are names outside that it knows
-    as the forwarder's.
+    `reloads`: it takes new certificates at a SIGHUP. `port` 0: it listens on no network, and has no certificate.
+    `image`: whose image it runs when not its own. `links`: names outside that it knows as the forwarder's.
+    `init`: the engine's own init is its first process, since commands inside it may leave children behind.
     """
 
     name: str
@@ -195,6 +195,7 @@ class Service:
     command: tuple[str, ...] = ()
     meetings: tuple[Meeting, ...] = ()
     links: tuple[str, ...] = ()
+    init: bool = False
 
     @property
     def runs(self) -> str:
@@ -299,7 +300,8 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class OneOff:
-    """A container that does one thing and goes: no writable root, no rights, no secret in its arguments."""
+    """A container that does one thing and goes: no rights, no secret in its arguments; `binds` are read-only but for
+    the targets that are `writable`."""
 
     image: str
     arguments: tuple[str, ...]
@@ -310,6 +312,7 @@ class OneOff:
     labels: dict[str, str] = field(default_factory=dict)
     hosts: dict[str, str] = field(default_factory=dict)
     binds: dict[str, str] = field(default_factory=dict)
+    writable: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -329,10 +332,7 @@ class Container:
 @dataclass(frozen=True, kw_only=True)
 class EngineFacts:
     """What an engine says of itself: versions, bytes of memory, and whose names and ports are taken.
-
-    `ports`: (project, address, port) of every published port; `strangers`: containers of a project of our name
-    from elsewhere; `volumes`: the site's label by volume name.
-    """
+    `ports`: (project, address, port); `strangers`: containers of a project of our name; `volumes`: their labels."""
 
     version: str
     compose: str

@@ -24,6 +24,11 @@ from bundle.plan import Plan
 from bundle.vault import generate
 
 CLASSES: tuple[Rotation, ...] = get_args(Rotation)
+STAY: dict[str, str] = {
+    "kit": "It changes with the root: invoke pki.rotate, then a new recovery kit.",
+    "backup": "It opens the backups that there are, and is in the recovery kit.",
+}
+"""Classes whose secrets are not changed by themselves, and what to do instead."""
 NOTES = "rotated.json"
 NEXT, OLD, STORE = "next", "old", "store"
 
@@ -70,13 +75,14 @@ def chosen(known: tuple[SecretSpec, ...], only: Iterable[str]) -> tuple[SecretSp
     """
     wanted = tuple(only) or ("free",)
     names = [spec.name for spec in known]
-    choices = [*(c for c in CLASSES if c != "kit"), *names]
+    stay = {spec.name: spec.rotation for spec in known if spec.rotation in STAY}
+    choices = [*(c for c in CLASSES if c not in STAY), *(n for n in names if n not in stay)]
     problems = []
     for word in wanted:
         near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(choices)}."
-        if word in (PASSPHRASE, "kit"):
-            hint = "It changes with the root: invoke pki.rotate, then a new recovery kit."
+        if kept := stay.get(word, word if word in STAY else ""):
+            hint = STAY[kept]
             problems.append(Problem(where="--only", message=f"{word} stays", hint=hint))
         elif word not in choices:
             problems.append(
@@ -84,7 +90,7 @@ def chosen(known: tuple[SecretSpec, ...], only: Iterable[str]) -> tuple[SecretSp
             )
     if problems:
         raise ConfigError.of(problems)
-    return tuple(s for s in known if s.rotation != "kit" and {s.name, s.rotation} & {*wanted})
+    return tuple(s for s in known if s.rotation not in STAY and {s.name, s.rotation} & {*wanted})
 
 
 def _place(host: Host, kind: str, name: str) -> Path:

@@ -42,9 +42,10 @@ class Setting:
         return self.key.replace(".", "_")
 
 
-def one_of(*values: str) -> Callable[[str], str]:
+def one_of(*values: str | int) -> Callable[[Any], str]:
     """A check: the value is one of `values`."""
-    return lambda value: "" if value in values else f"{value!r} is not one of {', '.join(values)}"
+    known = ", ".join(map(str, values))
+    return lambda value: "" if value in values else f"{value!r} is not one of {known}"
 
 
 def between(low: int, high: int) -> Callable[[int], str]:
@@ -382,6 +383,55 @@ SITE = (
         default=0,
         help="files of the audit log whose lines are all older than this are deleted; 0: never",
         check=between(0, 36500),
+    ),
+    Setting(
+        key="backup.folder",
+        default="",
+        help="where recovery points lie: a second disk or a mounted share, absolute path; empty: backups/ in the root."
+        " See docs/backup.md",
+        check=path_problem,
+    ),
+    Setting(
+        key="backup.archive_s",
+        default=60,
+        help="every change of the databases is in the backup after this many seconds at the latest",
+        check=between(5, 3600),
+    ),
+    Setting(
+        key="backup.every_minutes",
+        default=5,
+        help="a recovery point over databases and objects is made this often",
+        check=one_of(1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60),
+    ),
+    Setting(
+        key="backup.database_minutes",
+        default=60,
+        help="a point brings an incremental backup of the databases when the last one is older",
+        check=between(5, 10080),
+    ),
+    Setting(
+        key="backup.full_days",
+        default=7,
+        help="and a full one, of databases and objects, when the last full one is older",
+        check=between(1, 365),
+    ),
+    Setting(
+        key="backup.keep_days",
+        default=14,
+        help="points are kept this long; the last proven one always",
+        check=between(1, 3650),
+    ),
+    Setting(
+        key="backup.copy_to",
+        default="",
+        help="points are copied there too: a folder of another host, mounted here, absolute path",
+        check=path_problem,
+    ),
+    Setting(
+        key="alert.command",
+        default=(),
+        help="a command that is run when a job fails, word by word; its standard input says which and why",
+        check=word_problem,
     ),
     Setting(
         key="s3.endpoint",

@@ -12,6 +12,7 @@ import jinja2
 from bundle.model import File, Mount, Service
 from bundle.plan import NO_DNS, NO_PING, Plan, bridge
 from bundle.services import forward, gateway, names, s3
+from bundle.services.postgres import PGBACKREST
 
 FOLDER = Path(__file__).resolve().parent.parent / "templates"
 
@@ -62,7 +63,7 @@ def environment(folder: Path = FOLDER) -> jinja2.Environment:
     made.filters["markup"] = markup
     made.globals["names"] = names
     made.globals |= {"bridge": bridge, "forward": forward, "gateway": gateway, "s3": s3}
-    made.globals |= {"no_dns": NO_DNS, "no_ping": NO_PING}
+    made.globals |= {"no_dns": NO_DNS, "no_ping": NO_PING, "pgbackrest": PGBACKREST}
     return made
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bundle import audit, auditlog, chained, gateway_log
+from bundle import audit, auditlog, chained, chainlog, gateway_log
 from bundle.chained import Head, Verdict
 from bundle.config import SiteConfig, parse_site
 from bundle.errors import CommandError, ConfigError, IntegrityError
@@ -173,7 +173,7 @@ def test_cut_line_is_noticed_repaired_and_told(host: Host) -> None:
 
 
 def test_chain_goes_on_over_files(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auditlog, "FILE_BYTES", 1000)
+    monkeypatch.setattr(chainlog, "FILE_BYTES", 1000)
     head = write(host, 20)
     names = [path.name for path in auditlog.files(host)]
     assert len(names) > 3
@@ -189,7 +189,7 @@ def test_chain_goes_on_over_files(host: Host, monkeypatch: pytest.MonkeyPatch) -
 def test_end_of_a_long_log_can_be_looked_at_alone(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditlog, "FILE_BYTES", 1000)
+    monkeypatch.setattr(chainlog, "FILE_BYTES", 1000)
     head = write(host, 20)
     found = auditlog.examine(host, {head.seq: head.digest, 1: "of a line that is not read"}, 2)
     assert (found.wrong, found.head) == ("", head)
@@ -201,7 +201,7 @@ def test_end_of_a_long_log_can_be_looked_at_alone(
 
 
 def test_long_line_is_found_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auditlog, "TAIL", 64)
+    monkeypatch.setattr(chainlog, "TAIL", 64)
     auditlog.append(host, [{"at": "t", "kind": "task", "what": "x" * 5000}])
     assert auditlog.append(host, [{"at": "t", "kind": "task"}]).seq == 2
     assert verdict(host).wrong == ""
@@ -218,7 +218,7 @@ def test_line_that_somebody_made_unreadable_does_not_stop_the_log(host: Host) ->
 
 
 def test_old_files_go_with_a_line_that_says_so(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auditlog, "FILE_BYTES", 1000)
+    monkeypatch.setattr(chainlog, "FILE_BYTES", 1000)
     head = write(host, 20)
     old = auditlog.files(host)[:2]
     for path in old:
@@ -376,7 +376,7 @@ def test_half_written_batch_is_taken_again_from_where_it_broke(host: Host) -> No
 
 
 def test_lost_note_is_found_again_in_the_lines(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auditlog, "FILE_BYTES", 1500)
+    monkeypatch.setattr(chainlog, "FILE_BYTES", 1500)
     spool(host, *map(asked, range(20)))
     audit.collect(host)
     auditlog.folder(host, "state.json").write_text("half of")

@@ -72,6 +72,7 @@ def status(here: Path, *, form: str) -> str:
         "logout": say("logout", "logout (세션 종료)"),
         "data": say("data key", "data (데이터 키)"),
         "kit": say("with the root", "kit (루트와 함께)"),
+        "backup": say("of the backups", "backup (백업용)"),
     }
     head = [say("secret", "비밀"), say("class", "분류"), say("age", "경과")]
     head += [say("last rotation", "마지막 교체"), ""]
