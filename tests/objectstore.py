@@ -51,20 +51,26 @@ VERSITYGW = "v1.8.0"
 
 def program(engine: Engine, folder: Path) -> Path:
     """The program out of our image, which is built if it is not there."""
+    return take_out(engine, "minio", "/usr/local/bin/minio", folder)
+
+
+def take_out(engine: Engine, image: str, path: str, folder: Path) -> Path:
+    """A program out of one of our images, which is built if it is not there."""
     workshop = images.open_workshop(parse_bundle(""), engine, TOP)
-    images.ensure(workshop, "minio")
-    container = engine.api.containers.create(workshop.reference("minio"))
+    images.ensure(workshop, image)
+    container = engine.api.containers.create(workshop.reference(image))
+    name = Path(path).name
     try:
-        stream, _ = container.get_archive("/usr/local/bin/minio")
+        stream, _ = container.get_archive(path)
         with tempfile.TemporaryFile() as file:
             for chunk in stream:
                 file.write(chunk)
             file.seek(0)
             with tarfile.open(fileobj=file) as archive:
-                archive.extract("minio", folder, filter="data")
+                archive.extract(name, folder, filter="data")
     finally:
         container.remove()
-    return folder / "minio"
+    return folder / name
 
 
 def unpatched(engine: Engine) -> Path:
