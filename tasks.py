@@ -16,6 +16,7 @@ from invoke.tasks import task
 from bundle.console import operator
 from bundle.workflows import (
     audit,
+    backups,
     bench,
     certificates,
     closed,
@@ -231,6 +232,20 @@ def schedule(
 def firewall(install: bool = False, remove: bool = False) -> str:
     """Show a rule for this host's firewall: nothing that a container begins leaves its networks."""
     return network.firewall(HERE, add=install, remove=remove)
+
+
+@operation(help={"full": "databases and objects from the beginning, not only what is new"})
+def backup(full: bool = False) -> str:
+    """Make one consistent point over databases, objects and what opens the site; last line: its id."""
+    return backups.make(HERE, full=full)
+
+
+@operation(help={"format": "text or json"}, recorded=False)
+def points(
+    format: str = "text",  # noqa: A002  (the name of the option)
+) -> str:
+    """Show the recovery points: id, time, size, how far proven, age."""
+    return backups.listed(HERE, form=format)
 
 
 @operation(help={"purge": "data, secrets and CA too", "yes": "do not ask"})
@@ -492,6 +507,8 @@ namespace = Collection(
     logs,
     schedule,
     firewall,
+    backup,
+    points,
     uninstall,
     users,
     authority,

@@ -56,13 +56,13 @@ class Host:
         return True
 
     @contextlib.contextmanager
-    def lock(self, task: str) -> Iterator[None]:
-        """Hold the one lock of this installation.
+    def lock(self, task: str, kind: str = "") -> Iterator[None]:
+        """Hold the one lock of this installation, or the one of a `kind` of tasks that exclude only one another.
 
         Raises BusyError, naming the holder, when another task has it.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.path(".lock"), "a+", encoding="utf-8") as handle:
+        with open(self.path(f".{kind}{'.' if kind else ''}lock"), "a+", encoding="utf-8") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -66,6 +66,17 @@ def execute_into(
     run_into(line, out, timeout=timeout, env=host.engine.child_environment)
 
 
+def superuser(plan: Plan, host: Host, statements: str, *, timeout: float = 60) -> str:
+    """Run SQL as the superuser over the socket inside the Postgres container; what psql prints.
+
+    Raises CommandError when Postgres refuses.
+    """
+    words = ["exec", "-T", "postgres", "psql", "--no-psqlrc", "--quiet"]
+    words += ["-h", "/tmp", "-U", "postgres", "-d", "postgres"]
+    file = host.path("rendered", "compose.yaml")
+    return host.engine.compose(plan.project, file, words, text=statements, timeout=timeout)
+
+
 def ask(
     plan: Plan,
     host: Host,
@@ -75,10 +86,12 @@ def ask(
     timeout: float,
     network: str = "",
     hosts: Mapping[str, str] | None = None,
+    writable: Mapping[str, str] | None = None,
 ) -> Any:
     """Run `bundle.ops.<module>` in a one-off container: `request` on standard input, the answer on standard output.
 
-    `network`: empty for the stack's data network; `hosts`: addresses by name that it shall know.
+    `network`: empty for the stack's data network; `hosts`: addresses by name that it shall know; `writable`: folders
+    of the ops user on this host, by where they stand in it.
 
     Raises CommandError when it fails or gives no answer.
     """
@@ -91,7 +104,8 @@ def ask(
             network=network or f"{plan.project}_data",
             hosts=dict(hosts or {}),
             labels={SITE_LABEL: plan.id},
-            binds={str(trusted): ROOT_CA},
+            binds={str(trusted): ROOT_CA, **(writable or {})},
+            writable=tuple((writable or {}).values()),
             environment={"HOME": "/tmp", "MLFLOW_DISABLE_TELEMETRY": "true"},
         ),
         text=json.dumps(request),

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 
-from bundle import auditlog, mlflow_account, pki, site, sso, vault
+from bundle import auditlog, mlflow_account, pki, repository, site, sso, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
 from bundle.denied import ensure_denied
 from bundle.errors import CommandError
@@ -90,6 +90,7 @@ def prepare(plan: Plan, host: Host) -> None:
     vault.close(host, plan)
     make_meetings(plan, host)
     auditlog.prepare(host, plan.service("gateway").uid)
+    repository.prepare(plan, host)
     changed = write_rendered(plan, host)
     log.info(
         "  certificates: %s; files: %s",
@@ -212,6 +213,7 @@ def bring_up(plan: Plan, host: Host) -> None:
     up(plan, host, stores(plan))
     wait_for_postgres(plan, host)
     marks = make_databases(plan, host, store)
+    repository.ensure_stanza(plan, host)
     wait_healthy(plan, host, stores(plan))
     made = make_buckets(plan, host, store)
     check_separation(plan, host, store)

@@ -115,7 +115,7 @@ def site(server: Server, tmp_path: Path) -> Iterator[Site]:
     made.clear()
 
 
-ODD = ("p", "p/q", "한글/모델 하나.bin", "with space & plus+%25", "a" * 250 + "/" + "b" * 250)
+ODD = ("empty", "p/q", "한글/모델 하나.bin", "with space & plus+%25", "a" * 250 + "/" + "b" * 250)
 
 
 def test_keys_of_every_form_come_back_with_what_belongs_to_them(site: Site) -> None:
@@ -124,6 +124,7 @@ def test_keys_of_every_form_come_back_with_what_belongs_to_them(site: Site) -> N
     site.write("meta", b"x", metadata={"x-amz-meta-team": "blue"})
     before = site.read()
     point = site.save()
+    assert {e.key for e, _ in save.versions(site.store, MLFLOW)} == {*ODD, "meta"}
     assert point["objects"] == len(ODD) + 1
     site.clear()
     assert site.bring(point)["read"] == len(ODD) + 1
@@ -131,6 +132,16 @@ def test_keys_of_every_form_come_back_with_what_belongs_to_them(site: Site) -> N
     found = site.store.stat_object(MLFLOW, "p/q")
     assert found.content_type == "text/x-test"
     assert site.store.stat_object(MLFLOW, "meta").metadata["x-amz-meta-team"] == "blue"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="MinIO lists nothing below an object, to nobody: docs/backup.md"
+)
+def test_object_below_an_object_is_saved_too(site: Site) -> None:
+    site.write("d/p", b"upper")
+    site.write("d/p/q", b"lower")
+    assert site.store.get_object(MLFLOW, "d/p/q").read() == b"lower"
+    assert site.save()["objects"] == 2
 
 
 def test_point_is_what_was_there_then_whatever_was_done_since(site: Site) -> None:
@@ -160,24 +171,24 @@ def test_point_is_what_was_there_then_whatever_was_done_since(site: Site) -> Non
 
 
 def test_second_point_costs_what_is_new_and_nothing_when_nothing_is(site: Site) -> None:
-    for number in range(50):
-        site.write(f"models/{number}", os.urandom(20_000))
+    for number in range(200):
+        site.write(f"models/{number:03}", os.urandom(50_000))
     first = site.save()
     again = site.save()
     assert (again["fresh"], again["stored"], again["packs"]) == (0, 0, first["packs"])
-    site.write("models/7", b"new")
-    site.store.remove_object(MLFLOW, "models/8")
+    site.write("models/007", b"new")
+    site.store.remove_object(MLFLOW, "models/008")
     third = site.save()
-    assert (third["fresh"], third["objects"], len(third["packs"])) == (2, 49, 2)
+    assert (third["fresh"], third["objects"], len(third["packs"])) == (2, 199, 2)
     assert third["stored"] < 10_000
     full = site.save(full=True)
-    assert (full["fresh"], len(full["packs"]), full["state"]) == (52, 1, third["state"])
+    assert (full["fresh"], len(full["packs"]), full["state"]) == (202, 1, third["state"])
     assert full["stored"] < first["stored"] // 2
     site.clear()
     site.bring(first)
-    assert len(site.read()) == 50
+    assert len(site.read()) == 200
     site.bring(full)
-    assert site.read()["models/7"] == b"new"
+    assert site.read()["models/007"] == b"new"
 
 
 def test_versions_that_bear_a_time_to_come_were_written_before_the_clock_was_set_back(

@@ -1,0 +1,97 @@
+"""What the tasks of backups do, as lists of named steps."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+from bundle import backup, ledger, points, vault
+from bundle.console import table
+from bundle.errors import CheckFailedError, ConfigError
+from bundle.run import log, step
+from bundle.words import say
+from bundle.workflows.closed import open_plan
+
+LOCK = "backup"
+"""The lock that points, proofs and retention share; other tasks go on meanwhile."""
+
+
+def make(here: Path, *, full: bool) -> str:
+    """One consistent point, then let old ones go; its id.
+
+    Raises CheckFailedError when rows name objects that are not there: the point is kept, and says so.
+    """
+    host, plan = open_plan(here)
+    with host.lock("backup", LOCK):
+        store = vault.open_store(host, plan)
+        with step(say("one point over databases and objects", "데이터베이스와 객체의 한 시점")):
+            point = backup.take(plan, host, store, full=full)
+            log.info("  %s", summary(point))
+        gone = backup.let_go(plan, host, store)
+        if gone:
+            log.info("  %s", say(f"{len(gone)} old points gone", f"오래된 시점 {len(gone)}개 삭제"))
+    if point.missing:
+        raise CheckFailedError(
+            say(
+                f"{len(point.missing)} rows name objects that are not there: {point.missing[0]}",
+                f"객체가 없는 행 {len(point.missing)}개: {point.missing[0]}",
+            ),
+            where=point.id,
+            hint=say(
+                "The point was made as things are; invoke points --format json lists the rows.",
+                "시점은 만들어졌습니다. invoke points --format json으로 행을 확인하십시오.",
+            ),
+        )
+    return point.id
+
+
+def summary(point: points.Point) -> str:
+    """A point in one line."""
+    size, stored = point.size / 1e6, point.stored / 1e6
+    return say(
+        f"{point.objects} objects, {size:,.1f} MB; {stored:,.3f} MB new in store; {point.seconds:.1f} s",
+        f"객체 {point.objects}개, {size:,.1f} MB; 새로 저장 {stored:,.3f} MB; {point.seconds:.1f}초",
+    )
+
+
+def listed(here: Path, *, form: str) -> str:
+    """The points that there are.
+
+    Raises IntegrityError when the ledger is broken.
+    """
+    if form not in ("text", "json"):
+        raise ConfigError(f"{form!r} is not text or json", where="--format", hint="Choose one.")
+    host, plan = open_plan(here)
+    found = ledger.check(host, plan.site)
+    moment = backup.now()
+    if form == "json":
+        rows = [
+            point.as_dict() | {"age_s": round((moment - point.at).total_seconds())}
+            for point in found
+        ]
+        return json.dumps(rows, ensure_ascii=False, indent=2)
+    head = [
+        say("point", "시점"),
+        say("time (UTC)", "시각 (UTC)"),
+        say("objects", "객체"),
+        "MB",
+        say("proof", "증명"),
+        say("age", "경과"),
+    ]
+    return table(head, [row(point, moment) for point in found])
+
+
+def row(point: points.Point, moment: datetime.datetime) -> list[str]:
+    """A point as a line of the table."""
+    minutes = int((moment - point.at).total_seconds() // 60)
+    age = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
+    proof = say("none", "없음") if point.level < 0 else f"L{point.level} {point.proven[:10]}"
+    return [
+        point.id,
+        f"{point.at:%Y-%m-%d %H:%M:%S}",
+        f"{point.objects:,}",
+        f"{point.size / 1e6:,.1f}",
+        proof + (" ✗" if point.missing else ""),
+        age,
+    ]
