@@ -248,6 +248,18 @@ def points(
     return backups.listed(HERE, form=format)
 
 
+@operation(
+    help={
+        "level": "0: stored whole; 1: every byte read; 2: databases restored beside; 3: with all objects",
+        "point": "its id (default: the latest)",
+        "part": "with --level 1: a tenth of the bytes",
+    }
+)
+def prove(level: int = 0, point: str = "latest", part: bool = False) -> str:
+    """Prove how far a recovery point can be relied on, and note it; exit code 6 when it cannot."""
+    return backups.proof(HERE, point=point, level=level, part=part)
+
+
 @operation(help={"purge": "data, secrets and CA too", "yes": "do not ask"})
 def uninstall(
     purge: bool = False,
@@ -509,6 +521,7 @@ namespace = Collection(
     firewall,
     backup,
     points,
+    prove,
     uninstall,
     users,
     authority,

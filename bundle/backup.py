@@ -92,7 +92,7 @@ def chain_for(known: tuple[Point, ...], label: str, *, full: bool) -> list[list[
     """The packs that the next point goes on from: none after a new full backup of the databases."""
     if full or not known or known[-1].database.partition("_")[0] != label.partition("_")[0]:
         return []
-    return [[p.pack, p.index, p.sha256, p.count, p.size] for p in known[-1].packs]
+    return points.rows(known[-1].packs)
 
 
 def check_room(plan: Plan, host: Host) -> None:

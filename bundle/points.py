@@ -78,7 +78,7 @@ def record(point: Point) -> dict[str, Any]:
         "at": point.at.isoformat(timespec="milliseconds"),
         "segment": point.segment,
         "database": point.database,
-        "packs": [[p.pack, p.index, p.sha256, p.count, p.size] for p in point.packs],
+        "packs": rows(point.packs),
         "config": point.config,
         "objects": point.objects,
         "state": point.state,
@@ -98,6 +98,11 @@ def packs(rows: Iterable[Sequence[Any]]) -> tuple[Pack, ...]:
         Pack(pack=str(p), index=str(i), sha256=str(s), count=int(c), size=int(b))
         for p, i, s, c, b in rows
     )
+
+
+def rows(chain: Iterable[Pack]) -> list[list[Any]]:
+    """The same as records have them."""
+    return [[p.pack, p.index, p.sha256, p.count, p.size] for p in chain]
 
 
 def _read(entry: Mapping[str, Any]) -> Point:

@@ -65,7 +65,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             ),
             "bench",
             *("audit", "sso"),
-            *("backup", "restore", "prove"),
+            *("backup", "restore", "prove", "scratch"),
             *("supply", "facts", "modules", "sources", "scan", "hostfacts"),  # what travels
         ),
     ),
@@ -96,7 +96,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("manifest", "delta", "trust", "unseal", "unpack", "kept", "arrive", "parts"),
             *("environment", "fragment", "certificates", "chain", "references"),
             *("chained", "gateway_log", "operators", "provider"),
-            *("points", "wal"),
+            *("points", "wal", "claims"),
             *(
                 "components",
                 "foreign",
@@ -135,6 +135,7 @@ HELPERS = {
     "turnover": {"accounts", "own"},
     "checks": {"accounts"},
     "preflight": {"theirs"},
+    "prove": {"scratch"},
     "install": {"bootstrap", "migrations", "pki", "sso"},
     "migrations": {"bootstrap"},
     "operate": {"jobs"},

@@ -13,12 +13,12 @@ from typing import Any, cast
 
 from minio import Minio
 
+from bundle.claims import claims_of, unmet
 from bundle.ops import packs
-from bundle.ops.claims import claims_of, unmet
 from bundle.ops.packs import Entry, Part
 from bundle.ops.restic import Restic
 from bundle.ops.s3 import client
-from bundle.ops.save import chain_of, versions
+from bundle.ops.save import chain_of, read_claims, versions
 
 SHOWN = 20
 PART = 16 << 20
@@ -85,6 +85,7 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
         ((c["kind"], c["row"], c["location"]) for c in request.get("claims", [])),
         request.get("bucket", ""),
     )
+    claims += read_claims(request.get("database", {}))
     missing = [str(claim) for claim in unmet(claims, [f"{e.bucket}/{e.key}" for e in entries])]
     return {
         "objects": len(entries),

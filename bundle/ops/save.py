@@ -21,10 +21,12 @@ from typing import Any, cast
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
+import psycopg
 from minio import Minio
+from minio.commonconfig import ENABLED
 
+from bundle.claims import QUERIES, Claim, claims_of, unmet
 from bundle.ops import packs
-from bundle.ops.claims import Claim, read_claims, unmet
 from bundle.ops.packs import CHUNK, Entry
 from bundle.ops.restic import Restic, Stream
 from bundle.ops.s3 import client
@@ -238,6 +240,19 @@ def told(claims: list[Claim], there: Iterable[Entry]) -> dict[str, Any]:
     return {"claims": len(claims), "missing": [str(claim) for claim in unmet(claims, names)]}
 
 
+def read_claims(database: dict[str, Any]) -> list[Claim]:
+    """Every claim of the database that a request describes; none when it describes none."""
+    if not database:
+        return []
+    with psycopg.connect(**database["login"]) as connection:
+        rows = [
+            (kind, str(row), str(location or ""))
+            for kind, query in QUERIES.items()
+            for row, location in connection.execute(query).fetchall()
+        ]
+    return claims_of(rows, database["bucket"])
+
+
 def act(request: dict[str, Any]) -> dict[str, Any]:
     """Bring what no pack of the chain has into one more; what the point then consists of."""
     repository = request["repository"]
@@ -245,6 +260,9 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
     restic.ensure()
     claims = read_claims(request["database"])
     reader = Reader(request)
+    for name, store in reader.buckets.items():
+        if store.get_bucket_versioning(name).status != ENABLED:
+            raise RuntimeError(f"bucket {name} is not versioned: run invoke install")
     until = datetime.datetime.fromisoformat(request["until"])
     rows: list[list[Any]] = [] if request["full"] else request["packs"]
     folder = Path(repository, "..", "index").resolve()

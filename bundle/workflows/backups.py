@@ -6,7 +6,7 @@ import datetime
 import json
 from pathlib import Path
 
-from bundle import backup, ledger, points, vault
+from bundle import backup, ledger, points, prove, vault
 from bundle.console import table
 from bundle.errors import CheckFailedError, ConfigError
 from bundle.run import log, step
@@ -44,6 +44,22 @@ def make(here: Path, *, full: bool) -> str:
             ),
         )
     return point.id
+
+
+def proof(here: Path, *, point: str, level: int, part: bool) -> str:
+    """Prove a point up to a level; what was found.
+
+    Raises CheckFailedError with everything that is wrong.
+    """
+    if level not in points.LEVELS:
+        raise ConfigError(f"{level} is no level", where="--level", hint="Give 0, 1, 2 or 3.")
+    host, plan = open_plan(here)
+    with host.lock("prove", LOCK):
+        store = vault.open_store(host, plan)
+        chosen = points.chosen(ledger.check(host, plan.site), point)
+        with step(say(f"prove {chosen.id} up to L{level}", f"{chosen.id} 증명 (L{level}까지)")):
+            prove.prove(plan, host, store, chosen, level, part=part)
+    return f"{chosen.id}  L{level}"
 
 
 def summary(point: points.Point) -> str:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
-
 PROXIED = "mlflow-artifacts"
+DATABASE = "mlflow"
 QUERIES = {
     "model": "select model_id, artifact_location from logged_models where status = 2 and lifecycle_stage = 'active'",
     "version": (
@@ -61,19 +59,6 @@ def claims_of(rows: Iterable[tuple[str, str, str]], bucket: str) -> list[Claim]:
     ]
 
 
-def read_claims(database: dict[str, Any]) -> list[Claim]:
-    """Every claim of the database that a request describes; none when it describes none."""
-    if not database:
-        return []
-    with psycopg.connect(**database["login"]) as connection:
-        rows = [
-            (kind, str(row), str(location or ""))
-            for kind, query in QUERIES.items()
-            for row, location in connection.execute(query).fetchall()
-        ]
-    return claims_of(rows, database["bucket"])
-
-
 def unmet(claims: Iterable[Claim], names: Iterable[str]) -> list[Claim]:
     """The claims that no object (`bucket/key`) lies under."""
     there = sorted(names)
@@ -83,3 +68,9 @@ def unmet(claims: Iterable[Claim], names: Iterable[str]) -> list[Claim]:
         return place < len(there) and there[place].startswith(claim.prefix)
 
     return [claim for claim in claims if not met(claim)]
+
+
+def statement(kind: str) -> str:
+    """The query of a kind of claims whose every row is a JSON object (kind, row, location)."""
+    shape = "json_build_object('kind', kind, 'row', mark, 'location', place)"
+    return f"select {shape} from (select '{kind}', q.* from ({QUERIES[kind]}) as q) as c(kind, mark, place)"
