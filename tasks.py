@@ -24,6 +24,7 @@ from bundle.workflows import (
     network,
     people,
     recovery,
+    restoring,
     secrets,
 )
 
@@ -258,6 +259,35 @@ def points(
 def prove(level: int = 0, point: str = "latest", part: bool = False) -> str:
     """Prove how far a recovery point can be relied on, and note it; exit code 6 when it cannot."""
     return backups.proof(HERE, point=point, level=level, part=part)
+
+
+@operation(
+    help={
+        "point": "its id, or latest (default)",
+        "to-time": "the newest point at or before this time, like 2026-11-21T14:05+09:00",
+        "scratch": "the drill: beside the live system, without touching it",
+        "kit": "on an empty host: the recovery kit",
+        "key": "an operator's key that opens the kit (PEM)",
+        "passphrase-file": "of that key",
+        "yes": "do not ask",
+    }
+)
+def restore(
+    point: str = "latest",
+    to_time: str = "",
+    scratch: bool = False,
+    kit: str = "",
+    key: str = "",
+    passphrase_file: str = "",
+    yes: bool = False,
+) -> str:
+    """Bring a recovery point back: databases, objects and what belongs to them; what is here now stays aside."""
+    if scratch:
+        return backups.proof(HERE, point=point, to_time=to_time, level=3, part=False)
+    wanted = restoring.Wanted(
+        point=point, to_time=to_time, kit=kit, key=key, passphrase=passphrase_file, yes=yes
+    )
+    return restoring.restore_point(HERE, wanted)
 
 
 @operation(help={"purge": "data, secrets and CA too", "yes": "do not ask"})
@@ -522,6 +552,7 @@ namespace = Collection(
     backup,
     points,
     prove,
+    restore,
     uninstall,
     users,
     authority,

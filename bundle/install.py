@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 
-from bundle import auditlog, mlflow_account, pki, repository, site, sso, vault
+from bundle import auditlog, mlflow_account, pki, repository, site, sso, underway, vault
 from bundle.bootstrap import check_separation, make_buckets, make_databases
 from bundle.denied import ensure_denied
 from bundle.errors import CommandError
@@ -174,6 +174,15 @@ def up(plan: Plan, host: Host, names: tuple[str, ...]) -> None:
     host.engine.compose(plan.project, host.compose_file, arguments, timeout=300)
 
 
+def create(plan: Plan, host: Host) -> None:
+    """Make networks, volumes and containers of the stores, and start none.
+
+    Raises CommandError when the engine refuses.
+    """
+    arguments = ["create", "--pull", "never", "--no-build", *stores(plan)]
+    host.engine.compose(plan.project, compose_file(host), arguments, timeout=300)
+
+
 def stores(plan: Plan) -> tuple[str, ...]:
     """The services that hold data: they are started and bootstrapped before those that need them."""
     return tuple(service.name for service in plan.services if not service.needs)
@@ -207,11 +216,29 @@ def wait_for_postgres(plan: Plan, host: Host, timeout: float = 120) -> None:
 def bring_up(plan: Plan, host: Host) -> None:
     """Start the stores, make what is declared in them, start the rest, wait until all are healthy.
 
-    Raises CommandError when a service does not become healthy.
+    Raises CommandError when a service does not become healthy, or a restore was cut short.
     """
-    store = vault.open_store(host, plan)
+    underway.refuse(host)
+    start_stores(plan, host)
+    declare(plan, host)
+    start_others(plan, host)
+
+
+def start_stores(plan: Plan, host: Host) -> None:
+    """Start what holds data, until Postgres answers.
+
+    Raises CommandError when it does not.
+    """
     up(plan, host, stores(plan))
     wait_for_postgres(plan, host)
+
+
+def declare(plan: Plan, host: Host) -> None:
+    """Make what is declared in the stores: databases, roles, buckets, tables.
+
+    Raises CommandError when something cannot be made so.
+    """
+    store = vault.open_store(host, plan)
     marks = make_databases(plan, host, store)
     repository.ensure_stanza(plan, host)
     wait_healthy(plan, host, stores(plan))
@@ -221,6 +248,13 @@ def bring_up(plan: Plan, host: Host) -> None:
     log.info("  databases and roles are so; new buckets: %s", ", ".join(made) or "none")
     if wrong := mlflow_account.mend(plan, host):
         log.warning("  %s: %s", wrong, say("it is as the store says again", "저장된 값으로 되돌림"))
+
+
+def start_others(plan: Plan, host: Host) -> None:
+    """Start what needs the stores, the gateway last, until all are healthy.
+
+    Raises CommandError when one does not become so.
+    """
     up(plan, host, others(plan))
     wait_healthy(plan, host, others(plan))
 

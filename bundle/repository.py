@@ -67,6 +67,16 @@ def prepare(plan: Plan, host: Host) -> None:
         ) from error
 
 
+def own(plan: Plan, host: Host) -> None:
+    """Give everything in the repositories to whom it is, as after a copy by somebody else's hand."""
+    prepare(plan, host)
+    owners = {"pgbackrest": plan.service("postgres").uid, OBJECTS: OPS_UID}
+    for name, uid in owners.items():
+        for folder, folders, files in os.walk(ledger.place(host, plan.site, name)):
+            for entry in (*folders, *files):
+                os.chown(os.path.join(folder, entry), uid, uid, follow_symlinks=False)
+
+
 def pgbackrest(plan: Plan, host: Host, words: str, *, timeout: float) -> str:
     """Run a command of pgBackRest where the databases are; what it prints.
 
@@ -179,11 +189,17 @@ def login(plan: Plan, store: Mapping[str, Secret]) -> dict[str, Any]:
 
 
 def with_objects(
-    plan: Plan, host: Host, module: str, request: Mapping[str, Any], *, timeout: float
+    plan: Plan,
+    host: Host,
+    module: str,
+    request: Mapping[str, Any],
+    *,
+    timeout: float,
+    network: str = "",
 ) -> Any:
     """Run a module of bundle.ops that works on the repository of objects.
 
     Raises CommandError when it fails.
     """
     mounted = {str(ledger.place(host, plan.site, OBJECTS)): PLACE}
-    return ask(plan, host, module, request, timeout=timeout, writable=mounted)
+    return ask(plan, host, module, request, timeout=timeout, network=network, writable=mounted)

@@ -75,7 +75,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("site", "vault", "denied", "store", "stock", "registry", "gateway_client", "inside"),
             "mlflow_account",
             *("authority", "expiring", "borrowed", "auditlog", "chainlog", "firewall"),
-            *("ledger", "repository"),
+            *("ledger", "repository", "underway"),
             *("rotation", "prod", "kit"),
         ),
     ),  # parts of the installation that several verbs read
@@ -136,6 +136,7 @@ HELPERS = {
     "checks": {"accounts"},
     "preflight": {"theirs"},
     "prove": {"scratch"},
+    "restore": {"scratch"},
     "install": {"bootstrap", "migrations", "pki", "sso"},
     "migrations": {"bootstrap"},
     "operate": {"jobs"},

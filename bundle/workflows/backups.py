@@ -46,7 +46,7 @@ def make(here: Path, *, full: bool) -> str:
     return point.id
 
 
-def proof(here: Path, *, point: str, level: int, part: bool) -> str:
+def proof(here: Path, *, point: str, level: int, part: bool, to_time: str = "") -> str:
     """Prove a point up to a level; what was found.
 
     Raises CheckFailedError with everything that is wrong.
@@ -56,7 +56,7 @@ def proof(here: Path, *, point: str, level: int, part: bool) -> str:
     host, plan = open_plan(here)
     with host.lock("prove", LOCK):
         store = vault.open_store(host, plan)
-        chosen = points.chosen(ledger.check(host, plan.site), point)
+        chosen = points.chosen(ledger.check(host, plan.site), point, to_time)
         with step(say(f"prove {chosen.id} up to L{level}", f"{chosen.id} 증명 (L{level}까지)")):
             prove.prove(plan, host, store, chosen, level, part=part)
     return f"{chosen.id}  L{level}"
