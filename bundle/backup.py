@@ -59,7 +59,8 @@ def take(plan: Plan, host: Host, store: Mapping[str, Secret], *, full: bool) -> 
     name = new_id(now())
     segment, at = mark(plan, host, name)
     wait_archived(plan, host, segment)
-    chain = chain_for(known, label, full=full)
+    anew = full or ledger.restored_since(host, plan.site)
+    chain = chain_for(known, label, full=anew)
     saved = repository.with_objects(
         plan,
         host,

@@ -61,6 +61,12 @@ def read(host: Host, site: SiteConfig) -> tuple[Point, ...]:
     return points.fold(entries(host, site))
 
 
+def restored_since(host: Host, site: SiteConfig) -> bool:
+    """Whether a point was brought back after the last one was made: the buckets then hold other versions."""
+    kinds = [e["kind"] for e in entries(host, site) if e.get("kind") in ("point", "restored")]
+    return kinds[-1:] == ["restored"]
+
+
 def heads(host: Host) -> dict[int, str]:
     """The heads of the ledger that the audit log knows, by number."""
     found: dict[int, str] = {}

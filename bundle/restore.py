@@ -40,10 +40,10 @@ mkdir -m 0700 {CLUSTER}
 """
 
 
-def check(plan: Plan, host: Host, point: Point) -> None:
+def check(plan: Plan, point: Point) -> None:
     """See that the point can be brought back here and now; nothing is changed.
 
-    Raises ConfigError for another release, IntegrityError when something that it needs is not there.
+    Raises ConfigError for another release.
     """
     if point.version != plan.version:
         message = say(

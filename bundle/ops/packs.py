@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import IO
 
 CHUNK = 1 << 20
+HEAD = b"tracking-bundle pack 1\n"
+"""What a pack begins with: restic takes a stream without a byte for a failure, and marks of deletions have none."""
 
 
 class PackError(Exception):

@@ -167,7 +167,8 @@ def write(stream: Stream, reader: Reader, entries: Iterable[Entry]) -> list[Entr
 
     Raises EOFError when a version gives other bytes than were listed.
     """
-    place, index = 0, []
+    stream.file.write(packs.HEAD)
+    place, index = len(packs.HEAD), []
     for entry, chunks in fetched(reader, entries):
         digest, size = hashlib.sha256(), 0
         for chunk in chunks:

@@ -56,7 +56,7 @@ def restore_point(here: Path, wanted: Wanted) -> str:
     host, plan = open_plan(here)
     with host.lock("restore"), host.lock("restore", LOCK):
         point = points.chosen(ledger.check(host, plan.site), wanted.point, wanted.to_time)
-        restore.check(plan, host, point)
+        restore.check(plan, point)
         confirm(question(host, point), yes=wanted.yes)
         put_back(plan, host, point)
     return point.id

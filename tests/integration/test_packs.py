@@ -170,6 +170,18 @@ def test_point_is_what_was_there_then_whatever_was_done_since(site: Site) -> Non
     assert site.bring(point)["gone"] == 0
 
 
+def test_point_of_deletions_and_empty_objects_alone_has_a_pack_too(site: Site) -> None:
+    site.write("a", b"a")
+    site.save()
+    site.store.remove_object(MLFLOW, "a")
+    site.write("nothing", b"")
+    point = site.save()
+    assert (point["fresh"], point["objects"], len(point["packs"])) == (2, 1, 2)
+    site.clear()
+    site.bring(point)
+    assert site.read() == {"nothing": b""}
+
+
 def test_second_point_costs_what_is_new_and_nothing_when_nothing_is(site: Site) -> None:
     for number in range(200):
         site.write(f"models/{number:03}", os.urandom(50_000))
