@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bundle.host import Host, write_file
 from bundle.run import run
+from bundle.site import read_site
 from bundle.words import say
 
 UNIT = Path("/etc/systemd/system/tracking-bundle.service")
@@ -52,15 +53,45 @@ JOBS = (
         when="*-*-* *:*:00",
         cron="* * * * *",
     ),
+    Job(
+        name="drill",
+        task="restore --scratch",
+        title="restore the newest point beside the live system and compare",
+        when="Sun *-*-* 04:41:00",
+        cron="41 4 * * 0",
+    ),
+    Job(
+        name="prove",
+        task="prove --level 1 --part",
+        title="read a tenth of what is stored",
+        when="Mon..Sat *-*-* 04:41:00",
+        cron="41 4 * * 1-6",
+    ),
 )
+"""The jobs whose times nobody chooses."""
+
+
+def jobs(host: Host) -> tuple[Job, ...]:
+    """Every job of this installation: how often points are made is the site's to say."""
+    every = read_site(host).backup_every_minutes
+    hourly = every == 60
+    points = Job(
+        name="backup",
+        task="backup",
+        title="make a recovery point",
+        when="*-*-* *:00:30" if hourly else f"*-*-* *:00/{every}:30",
+        cron="0 * * * *" if hourly else f"*/{every} * * * *",
+    )
+    return (*JOBS, points)
 
 
 def no_boot() -> str:
     """What to say where this host has neither systemd nor cron."""
     return say(
         "neither systemd nor cron here: have the host run invoke start at boot, pki.renew daily, audit.collect each"
-        " minute",
-        "systemd와 cron이 없습니다. 부팅 시 invoke start, 매일 pki.renew, 매분 audit.collect를 실행하십시오",
+        " minute, backup each five, restore --scratch weekly",
+        "systemd와 cron이 없습니다. 부팅 시 invoke start, 매일 pki.renew, 매분 audit.collect,"
+        " 5분마다 backup, 매주 restore --scratch를 실행하십시오",
     )
 
 
@@ -134,7 +165,7 @@ def cron_text(host: Host) -> str:
         return f"{when} root ({command(host, task)}) >>{log_file} 2>&1".replace("%", "\\%")
 
     lines = [line("@reboot", "start", "boot")]
-    lines += [line(job.cron, job.task, job.name) for job in JOBS]
+    lines += [line(job.cron, job.task, job.name) for job in jobs(host)]
     return "\n".join([f"PATH={SEARCH}", *lines]) + "\n"
 
 
@@ -142,12 +173,12 @@ def install(host: Host) -> str:
     """Have the stack started at boot and the jobs run; returns what does it, empty where this host has neither."""
     if SYSTEMD.exists():
         write_file(UNIT, boot_unit(host).encode())
-        for job in JOBS:
+        for job in jobs(host):
             for path, text in job_units(host, job).items():
                 write_file(path, text.encode())
         run(["systemctl", "daemon-reload"], timeout=60)
         run(["systemctl", "enable", UNIT.name], timeout=60)
-        run(["systemctl", "enable", "--now", *(job.timer.name for job in JOBS)], timeout=60)
+        run(["systemctl", "enable", "--now", *(job.timer.name for job in jobs(host))], timeout=60)
         return str(UNIT)
     if CRON.parent.exists():
         write_file(CRON, cron_text(host).encode(), mode=0o644)
@@ -159,7 +190,7 @@ def remove(host: Host) -> None:
     """No longer start this stack at boot, nor run its jobs; an entry of another installation stays."""
     ours = shown(host)
     if str(UNIT) in ours and SYSTEMD.exists():
-        timers = [job.timer.name for job in JOBS]
+        timers = [job.timer.name for job in jobs(host)]
         run(["systemctl", "disable", "--now", *timers], timeout=60, check=False)
         run(["systemctl", "disable", UNIT.name], timeout=60, check=False)
     for path in ours:
@@ -169,7 +200,7 @@ def remove(host: Host) -> None:
 def shown(host: Host) -> list[str]:
     """The files that start this stack at boot or run its jobs."""
     ours = str(host.path("current"))
-    paths = [UNIT, CRON, *(job.service for job in JOBS)]
+    paths = [UNIT, CRON, *(job.service for job in jobs(host))]
     found = [path for path in paths if path.exists() and ours in path.read_text("utf-8")]
-    timers = [job.timer for job in JOBS if job.service in found and job.timer.exists()]
+    timers = [job.timer for job in jobs(host) if job.service in found and job.timer.exists()]
     return [str(path) for path in (*found, *timers)]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import expiring, jobs, kit, mlflow_account
-from bundle.errors import CommandError, ConfigError, PreconditionError
+from bundle import expiring, jobs, kit, ledger, mlflow_account
+from bundle.errors import BundleError, CommandError, ConfigError, PreconditionError
 from bundle.host import Host
 from bundle.model import Container, ExtraService
 from bundle.plan import Plan
+from bundle.points import PROVEN
 from bundle.services import names
 from bundle.services.names import door_hosts, public, url
 from bundle.site import SITE_LABEL, read_site_id
@@ -149,6 +151,24 @@ def account_lines(plan: Plan, host: Host) -> list[Line]:
     return [Line(name="MLflow account", state="changed", detail=detail, good=False)] * bool(wrong)
 
 
+def backup_line(plan: Plan, host: Host) -> Line:
+    """The newest recovery point, and the last one that was proven by restoring it."""
+    try:
+        found = ledger.check(host, plan.site)
+    except (BundleError, OSError) as error:
+        return Line(name="backup", state="broken", detail=str(error).splitlines()[0], good=False)
+    if not found:
+        return Line(name="backup", state="none", detail="invoke backup", good=False)
+    minutes = int(
+        (datetime.datetime.now(datetime.timezone.utc) - found[-1].at).total_seconds() / 60
+    )
+    proven = [point for point in found if point.level >= PROVEN][-1:]
+    detail = f"{found[-1].id}; " + say("proven: ", "증명: ")
+    detail += f"{proven[0].id} L{proven[0].level}" if proven else say("none", "없음")
+    late = minutes > max(3 * plan.site.backup_every_minutes, 15)
+    return Line(name="backup", state=f"{minutes} min", detail=detail, good=not late)
+
+
 def status(plan: Plan, host: Host) -> list[Line]:
     """Services, doors, what expires next, and the room that is left."""
     containers = host.engine.containers(plan.project)
@@ -158,6 +178,7 @@ def status(plan: Plan, host: Host) -> list[Line]:
     lines += [extra_line(plan, extra, containers.get(extra.slug)) for extra in plan.extras]
     lines += [*account_lines(plan, host), *doors(plan)]
     lines += [certificate_lines(plan, host)[0], root_key_line(host), kit_line(host)]
+    lines += [backup_line(plan, host)]
     return lines + disk_lines(host)
 
 
@@ -226,7 +247,7 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))
                 removed.append(str(host.path(name)))
-        logs = ("boot.log", *(f"{job.name}.log" for job in jobs.JOBS))
+        logs = ("boot.log", *(f"{job.name}.log" for job in jobs.jobs(host)))
         for name in ("site-id", "site.toml", "installed", kit.NOTE, *logs, "request.json"):
             host.path(name).unlink(missing_ok=True)
     return removed

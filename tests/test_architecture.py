@@ -75,7 +75,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("site", "vault", "denied", "store", "stock", "registry", "gateway_client", "inside"),
             "mlflow_account",
             *("authority", "expiring", "borrowed", "auditlog", "chainlog", "firewall"),
-            *("ledger", "repository", "underway"),
+            *("ledger", "repository", "underway", "copies", "alerts"),
             *("rotation", "prod", "kit"),
         ),
     ),  # parts of the installation that several verbs read

@@ -7,6 +7,7 @@ import difflib
 from bundle.checks import (
     audit,
     authority,
+    backup,
     egress,
     extras,
     hardening,
@@ -30,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     *extras.CHECKS,
     *operations.CHECKS,
     *safety.CHECKS,
+    *backup.CHECKS,
 )
 
 

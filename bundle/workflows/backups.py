@@ -6,9 +6,11 @@ import datetime
 import json
 from pathlib import Path
 
-from bundle import backup, ledger, points, prove, vault
+from bundle import alerts, backup, copies, ledger, points, prove, vault
 from bundle.console import table
 from bundle.errors import CheckFailedError, ConfigError
+from bundle.host import Host
+from bundle.plan import Plan
 from bundle.run import log, step
 from bundle.words import say
 from bundle.workflows.closed import open_plan
@@ -23,7 +25,7 @@ def make(here: Path, *, full: bool) -> str:
     Raises CheckFailedError when rows name objects that are not there: the point is kept, and says so.
     """
     host, plan = open_plan(here)
-    with host.lock("backup", LOCK):
+    with alerts.alerting(plan.site, "backup"), host.lock("backup", LOCK):
         store = vault.open_store(host, plan)
         with step(say("one point over databases and objects", "데이터베이스와 객체의 한 시점")):
             point = backup.take(plan, host, store, full=full)
@@ -31,6 +33,7 @@ def make(here: Path, *, full: bool) -> str:
         gone = backup.let_go(plan, host, store)
         if gone:
             log.info("  %s", say(f"{len(gone)} old points gone", f"오래된 시점 {len(gone)}개 삭제"))
+        copy_away(host, plan, point.id)
     if point.missing:
         raise CheckFailedError(
             say(
@@ -46,6 +49,15 @@ def make(here: Path, *, full: bool) -> str:
     return point.id
 
 
+def copy_away(host: Host, plan: Plan, point: str) -> None:
+    """Bring the copy on another host up to date, where the site has one."""
+    if not plan.site.backup_copy_to:
+        return
+    with step(say("copy, to another host", "다른 호스트로 복사")):
+        done = copies.copy(host, plan.site, point)
+        log.info("  %.1f MB", done.size / 1e6)
+
+
 def proof(here: Path, *, point: str, level: int, part: bool, to_time: str = "") -> str:
     """Prove a point up to a level; what was found.
 
@@ -54,7 +66,7 @@ def proof(here: Path, *, point: str, level: int, part: bool, to_time: str = "") 
     if level not in points.LEVELS:
         raise ConfigError(f"{level} is no level", where="--level", hint="Give 0, 1, 2 or 3.")
     host, plan = open_plan(here)
-    with host.lock("prove", LOCK):
+    with alerts.alerting(plan.site, "prove"), host.lock("prove", LOCK):
         store = vault.open_store(host, plan)
         chosen = points.chosen(ledger.check(host, plan.site), point, to_time)
         with step(say(f"prove {chosen.id} up to L{level}", f"{chosen.id} 증명 (L{level}까지)")):
