@@ -148,9 +148,9 @@ def holes(there: set[Segment], known: tuple[Backup, ...], newest: str = "") -> l
 
 def verified(said: str, labels: set[str]) -> list[str]:
     """What is wrong by the text of `verify --output=text --verbose`; only an explicit word for each backup is good."""
-    good = set(re.findall(r"backup: (\S+), status: valid\b", said))
+    good = set(re.findall(r"backup: (\S+), status: valid,", said))
     wrong = [f"backup {label}: not said to be valid" for label in sorted(labels - good)]
-    wrong += re.findall(r"^\s*(backup: \S+, status: (?!valid\b).*)$", said, re.MULTILINE)
+    wrong += re.findall(r"^\s*(backup: \S+, status: (?!valid,).*)$", said, re.MULTILINE)
     if not re.search(r"^status: ok\b", said, re.MULTILINE):
         wrong.append("pgbackrest verify does not say: status: ok")
     return wrong

@@ -10,6 +10,7 @@ from bundle import copies, ledger, points, repository
 from bundle.checks.authority import LOOPBACK
 from bundle.checks.model import Check, Moot, Red, Stage, settle
 from bundle.errors import BundleError
+from bundle.wal import Segment
 
 PATIENCE = 3
 """Intervals after which a point is late."""
@@ -25,6 +26,21 @@ def _read(stage: Stage) -> tuple[points.Point, ...]:
     try:
         found: tuple[points.Point, ...] = stage.notes.once("points", find)
     except (BundleError, OSError) as error:
+        raise Red(str(error)) from error
+    return found
+
+
+def _archive(stage: Stage) -> tuple[tuple[repository.Backup, ...], set[Segment]]:
+    """The backups of the databases, and the segments of the log that are archived."""
+
+    def find() -> tuple[tuple[repository.Backup, ...], set[Segment]]:
+        plan, host = stage.plan, stage.host
+        return repository.backups(plan, host), repository.archived(plan, host)
+
+    try:
+        found: tuple[tuple[repository.Backup, ...], set[Segment]]
+        found = stage.notes.once("archive", find)
+    except BundleError as error:
         raise Red(str(error)) from error
     return found
 
@@ -60,12 +76,7 @@ def backup_point(stage: Stage) -> list[str]:
 
 def backup_log(stage: Stage) -> list[str]:
     """No segment is missing in the archive from the oldest backup to the newest point; no backup has a bad page."""
-    found = _read(stage)
-    try:
-        known = repository.backups(stage.plan, stage.host)
-        there = repository.archived(stage.plan, stage.host)
-    except BundleError as error:
-        raise Red(str(error)) from error
+    found, (known, there) = _read(stage), _archive(stage)
     newest = found[-1].segment if found else ""
     wrong = [f"segment {name} is missing" for name in repository.holes(there, known, newest)]
     wrong += [f"backup {b.label}: pages with a wrong checksum" for b in known if b.bad]

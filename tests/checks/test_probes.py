@@ -14,7 +14,7 @@ from bundle.checks.runner import probe
 from bundle.host import make_folder
 from tests.checks.authorities import AUTHORITY
 from tests.checks.doors import DOORED
-from tests.checks.safeties import SAFETY
+from tests.checks.safeties import BACKUP, SAFETY
 from tests.checks.stages import containers, make_stage, make_test_plan, rows, sample, stores
 
 BY_ID = {check.id: check for check in CHECKS}
@@ -127,7 +127,7 @@ def test_every_line_has_a_planted_defect() -> None:
     elsewhere = {"access-secrets", "extra-files", "extra-services"}  # the latter: test_extras.py
     elsewhere |= {"audit-chain", "audit-head"}  # test_audit.py
     planted = {defect[0] for defect in DEFECTS} | set(DOORED) | set(INSIDE_ONLY) | elsewhere
-    planted |= {*AUTHORITY, *SAFETY} | {"svc-hardening"}  # their own files
+    planted |= {*AUTHORITY, *SAFETY, *BACKUP} | {"svc-hardening"}  # their own files
     assert planted == set(BY_ID)
 
 
