@@ -66,17 +66,6 @@ def execute_into(
     run_into(line, out, timeout=timeout, env=host.engine.child_environment)
 
 
-def superuser(plan: Plan, host: Host, statements: str, *, timeout: float = 60) -> str:
-    """Run SQL as the superuser over the socket inside the Postgres container; what psql prints.
-
-    Raises CommandError when Postgres refuses.
-    """
-    words = ["exec", "-T", "postgres", "psql", "--no-psqlrc", "--quiet"]
-    words += ["-h", "/tmp", "-U", "postgres", "-d", "postgres"]
-    file = host.path("rendered", "compose.yaml")
-    return host.engine.compose(plan.project, file, words, text=statements, timeout=timeout)
-
-
 def ask(
     plan: Plan,
     host: Host,

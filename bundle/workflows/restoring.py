@@ -10,6 +10,7 @@ from bundle import (
     install,
     intake,
     jobs,
+    kit,
     ledger,
     operate,
     points,
@@ -114,7 +115,7 @@ def unpack_kit(here: Path, wanted: Wanted) -> None:
     with host.lock("restore"):
         with step(say("open the kit", "키트 열기")):
             opened = recovery.open_kit(Path(wanted.kit), Path(wanted.key), wanted.passphrase)
-            recovery.check_root_keys(opened)
+            kit.check_root_keys(opened.files)
             restore.unpack(host, opened.files)
         settings = site.read_site(host)
         hub = registry.open_registry(settings)
