@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import expiring, jobs, kit, ledger, mlflow_account
+from bundle import copies, expiring, jobs, kit, ledger, mlflow_account, underway
 from bundle.errors import BundleError, CommandError, ConfigError, PreconditionError
 from bundle.host import Host
 from bundle.model import Container, ExtraService
@@ -17,6 +17,7 @@ from bundle.plan import Plan
 from bundle.points import PROVEN
 from bundle.services import names
 from bundle.services.names import door_hosts, public, url
+from bundle.services.postgres import BACKUPS
 from bundle.site import SITE_LABEL, read_site_id
 from bundle.words import say
 
@@ -224,7 +225,7 @@ def is_known(plan: Plan) -> bool:
 def uninstall(host: Host, *, purge: bool) -> list[str]:
     """Remove what the product made: containers and networks; with `purge` volumes, images, secrets and CA too.
 
-    Only what carries this installation's mark is touched. Returns what was removed.
+    Backups under the root go with it, those in a folder of the site's own stay. Only what carries this installation's mark is touched. Returns what was removed.
     """
     mark = read_site_id(host)
     if not mark:
@@ -243,12 +244,14 @@ def uninstall(host: Host, *, purge: bool) -> list[str]:
             "audit",
             "safety",
             "recovery",
+            BACKUPS,
         ):
             if host.path(name).exists():
                 shutil.rmtree(host.path(name))
                 removed.append(str(host.path(name)))
         logs = ("boot.log", *(f"{job.name}.log" for job in jobs.jobs(host)))
-        for name in ("site-id", "site.toml", "installed", kit.NOTE, *logs, "request.json"):
+        notes = (kit.NOTE, underway.NOTE, copies.NOTE)
+        for name in ("site-id", "site.toml", "installed", *notes, *logs, "request.json"):
             host.path(name).unlink(missing_ok=True)
     return removed
 
