@@ -225,7 +225,8 @@ def is_known(plan: Plan) -> bool:
 def uninstall(host: Host, *, purge: bool) -> list[str]:
     """Remove what the product made: containers and networks; with `purge` volumes, images, secrets and CA too.
 
-    Backups under the root go with it, those in a folder of the site's own stay. Only what carries this installation's mark is touched. Returns what was removed.
+    Backups under the root go with it, those in a folder of the site's own stay. Only what carries this installation's
+    mark is touched. Returns what was removed.
     """
     mark = read_site_id(host)
     if not mark:
