@@ -235,10 +235,15 @@ def firewall(install: bool = False, remove: bool = False) -> str:
     return network.firewall(HERE, add=install, remove=remove)
 
 
-@operation(help={"full": "databases and objects from the beginning, not only what is new"})
-def backup(full: bool = False) -> str:
+@operation(
+    help={
+        "full": "databases and objects from the beginning, not only what is new",
+        "export": "put all points into this folder too, of an offline medium: with digests, signed",
+    }
+)
+def backup(full: bool = False, export: str = "") -> str:
     """Make one consistent point over databases, objects and what opens the site; last line: its id."""
-    return backups.make(HERE, full=full)
+    return backups.make(HERE, full=full, export=export)
 
 
 @operation(help={"format": "text or json"}, recorded=False)

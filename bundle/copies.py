@@ -15,13 +15,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import ledger
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from bundle import auditlog, chained, ledger
 from bundle.config import SiteConfig
 from bundle.errors import CommandError
 from bundle.host import Host, make_folder, write_file
+from bundle.recipes import file_digest
 from bundle.words import say
 
 NOTE = "copied.json"
+SUMS = "SHA256SUMS"
 PARTS = ("pgbackrest", "objects", ledger.KIND)
 """What is copied, in this order."""
 
@@ -70,6 +75,36 @@ def copy(host: Host, site: SiteConfig, point: str) -> Copied:
     note = {"point": done.point, "at": done.at.isoformat(timespec="seconds")}
     write_file(host.path(NOTE), json.dumps(note).encode())
     return done
+
+
+def export(host: Host, site: SiteConfig, folder: Path) -> Path:
+    """Put all points onto a medium: a folder of its own, with the digest of each file and our signature over the list.
+
+    `openssl dgst -sha256 -verify public.pem -signature SHA256SUMS.sig SHA256SUMS`, then `sha256sum -c`, prove it.
+
+    Raises CommandError when it cannot be written.
+    """
+    target = folder / site.domain
+    try:
+        if not folder.is_dir():
+            raise FileNotFoundError(2, "no such folder")
+        for part in PARTS:
+            bring(ledger.place(host, site, part), target / part)
+            clear(ledger.place(host, site, part), target / part)
+        lines = [
+            f"{file_digest(target / part / name)}  {part}/{name}\n"
+            for part in PARTS
+            for name in files(target / part)
+        ]
+        listed, key = "".join(sorted(lines)).encode(), auditlog.open_key(host)
+        write_file(target / SUMS, listed)
+        write_file(target / f"{SUMS}.sig", key.sign(listed, ec.ECDSA(hashes.SHA256())))
+        write_file(target / "public.pem", chained.public_pem(key))
+    except OSError as error:
+        message = f"--export: {error.strerror}"
+        hint = say("Give a folder on the medium.", "매체의 폴더를 지정하십시오.")
+        raise CommandError(message, where=str(folder), hint=hint) from error
+    return target
 
 
 def files(folder: Path) -> Iterator[str]:

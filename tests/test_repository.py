@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from bundle import copies, ledger, repository, restore, scratch, underway
+from bundle import auditlog, copies, ledger, repository, restore, scratch, underway
 from bundle.claims import QUERIES, claims_of, prefix_of, unmet
 from bundle.config import parse_site
 from bundle.errors import CommandError, ConfigError
@@ -158,3 +162,27 @@ def test_copy_is_what_is_here_whole_and_only_what_is_new_is_read(tmp_path: Path)
     assert copies.copy(host, site, "cp-3").size == 50
     there = away / "lab.internal/objects/data"
     assert {path.name: path.stat().st_size for path in there.iterdir()} == {"one": 50}
+
+
+def test_medium_has_the_digest_of_each_file_and_our_signature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    host, site = Host(root=tmp_path / "root"), parse_site('domain = "lab.internal"')
+    auditlog.prepare(host, 10005)
+    for part in copies.PARTS:
+        ledger.place(host, site, part).mkdir(parents=True)
+        (ledger.place(host, site, part) / "한글 file").write_bytes(part.encode())
+    with pytest.raises(CommandError, match="no such folder"):
+        copies.export(host, site, tmp_path / "medium")
+    (tmp_path / "medium").mkdir()
+    place = copies.export(host, site, tmp_path / "medium")
+    listed = (place / "SHA256SUMS").read_bytes()
+    rows = [row.split("  ", 1) for row in listed.decode().splitlines()]
+    assert {name for _, name in rows} == {f"{part}/한글 file" for part in copies.PARTS}
+    for digest, name in rows:
+        assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest
+    public = auditlog.open_key(host).public_key()
+    public.verify((place / "SHA256SUMS.sig").read_bytes(), listed, ec.ECDSA(hashes.SHA256()))
+    with pytest.raises(InvalidSignature):
+        public.verify((place / "SHA256SUMS.sig").read_bytes(), b"x", ec.ECDSA(hashes.SHA256()))

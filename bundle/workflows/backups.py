@@ -19,7 +19,7 @@ LOCK = "backup"
 """The lock that points, proofs and retention share; other tasks go on meanwhile."""
 
 
-def make(here: Path, *, full: bool) -> str:
+def make(here: Path, *, full: bool, export: str = "") -> str:
     """One consistent point, then let old ones go; its id.
 
     Raises CheckFailedError when rows name objects that are not there: the point is kept, and says so.
@@ -34,6 +34,9 @@ def make(here: Path, *, full: bool) -> str:
         if gone:
             log.info("  %s", say(f"{len(gone)} old points gone", f"오래된 시점 {len(gone)}개 삭제"))
         copy_away(host, plan, point.id)
+        if export:
+            with step(say("all points, onto the medium", "모든 시점을 매체로")):
+                log.info("  %s", copies.export(host, plan.site, Path(export).absolute()))
     if point.missing:
         raise CheckFailedError(
             say(
