@@ -53,7 +53,7 @@ def take(plan: Plan, host: Host, store: Mapping[str, Secret], *, full: bool) -> 
     Raises PreconditionError without room, CommandError when a part fails, IntegrityError when the ledger is broken.
     """
     begin = time.monotonic()
-    known = ledger.check(host, plan.site)
+    known = ledger.check(host, plan.site, anew=full)
     check_room(plan, host)
     label = back_up(plan, host, full=full)
     name = new_id(now())

@@ -41,11 +41,12 @@ def append(host: Host, site: SiteConfig, record: Mapping[str, Any]) -> Head:
     """
     make_folder(folder(host, site), 0o700)
     key, at = auditlog.open_key(host), auditlog.stamp()
+    first = not chainlog.files(folder(host, site))
     with chainlog.locked(folder(host, site) / ".lock"):
         head = chainlog.append(folder(host, site), key, [{"noted": at, **record}], at)
     if auditlog.begun(host):
         note = {"at": at, "kind": KIND, "what": record["kind"], "ledger": head.seq}
-        auditlog.append(host, [note | {"sha256": head.digest}])
+        auditlog.append(host, [note | {"sha256": head.digest} | ({"begun": True} if first else {})])
     return head
 
 
@@ -68,11 +69,13 @@ def restored_since(host: Host, site: SiteConfig) -> bool:
 
 
 def heads(host: Host) -> dict[int, str]:
-    """The heads of the ledger that the audit log knows, by number."""
+    """The heads of the ledger that the audit log knows, by number; of the last one that was begun."""
     found: dict[int, str] = {}
     for _, line in auditlog.read(host, NEWEST):
         entry = chained.parse_line(line)
         if entry and entry.get("kind") == KIND:
+            if entry.get("begun"):
+                found.clear()
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 found[int(entry["ledger"])] = str(entry["sha256"])
     return found
@@ -90,12 +93,12 @@ def examine(host: Host, site: SiteConfig) -> Verdict:
         return chained.check(lambda: chainlog.read(folder(host, site)), public, known)
 
 
-def check(host: Host, site: SiteConfig) -> tuple[Point, ...]:
-    """The points of a ledger that is whole.
+def check(host: Host, site: SiteConfig, *, anew: bool = False) -> tuple[Point, ...]:
+    """The points of a ledger that is whole; `anew`: none at all is none that anybody misses.
 
     Raises IntegrityError that names the first bad line.
     """
-    if not chainlog.files(folder(host, site)) and not heads(host):
+    if not chainlog.files(folder(host, site)) and (anew or not heads(host)):
         return ()
     verdict = examine(host, site)
     if verdict.wrong:

@@ -81,3 +81,15 @@ def test_after_a_restore_the_next_point_starts_anew(host: Host) -> None:
     assert ledger.restored_since(host, SITE)
     ledger.append(host, SITE, points.record(make_point(2)))
     assert not ledger.restored_since(host, SITE)
+
+
+def test_new_ledger_is_begun_when_that_is_asked_for_only(host: Host) -> None:
+    write(host, 3).unlink()
+    with pytest.raises(IntegrityError):
+        ledger.check(host, SITE)
+    assert ledger.check(host, SITE, anew=True) == ()
+    path = write(host, 1)
+    assert [point.id for point in ledger.check(host, SITE)] == ["cp-1"]
+    path.unlink()
+    with pytest.raises(IntegrityError):
+        ledger.check(host, SITE)

@@ -38,7 +38,8 @@ def test_empty_host_comes_back_with_bundle_backup_and_kit_alone(
     own = stack.root / "site.toml"
     text = own.read_text()
     try:
-        own.write_text(text + f'\n[backup]\ncopy_to = "{COPY}"\n')
+        assert "\n[backup]\n" in text
+        own.write_text(text.replace("\n[backup]\n", f'\n[backup]\ncopy_to = "{COPY}"\n'))
         stack.host.run(["mkdir", "-p", COPY], timeout=20)
         stack.invoke("verify", "--only", "run-mlflow", timeout=300, check=False)
         make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30"
