@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bundle.errors import CommandError
+from bundle.run import run
 from tests.e2e.stack import Stack
 
 Change = Callable[[bytes, random.Random], bytes | None]
@@ -124,6 +125,35 @@ def test_what_is_damaged_is_found_by_the_level_that_promises_it(
         assert point
     code, said = tell(stack, "prove", "--level", str(part.level))
     assert code == 0, said
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("part", ["pgbackrest", "objects", "ledger", ""])
+def test_repository_that_was_put_back_to_an_older_state_is_noticed(
+    stack: Stack, point: str, part: str, tmp_path: Path
+) -> None:
+    """Of each part alone, and of all together."""
+    older, newer, here = tmp_path / "older", tmp_path / "newer", place(stack) / part
+    run(["cp", "-a", str(here), str(older)], timeout=120)
+    stack.invoke("verify", "--only", "run-mlflow", timeout=300, check=False)
+    code, said = tell(stack, "backup")
+    assert code == 0, said
+    run(["cp", "-a", str(here), str(newer)], timeout=120)
+    try:
+        put(older, here)
+        code, said = tell(stack, "prove", "--level", "0")
+        assert code in (5, 6), (point, said)
+    finally:
+        put(newer, here)
+    code, said = tell(stack, "prove", "--level", "0")
+    assert code == 0, said
+
+
+def put(source: Path, target: Path) -> None:
+    """What is in a folder in the place of what is in another, which itself stays: it is mounted."""
+    for path in target.iterdir():
+        run(["rm", "-rf", str(path)], timeout=60)
+    run(["cp", "-a", f"{source}/.", str(target)], timeout=120)
 
 
 class damaged:  # noqa: N801
