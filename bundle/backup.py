@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import hashlib
 import io
 import secrets
 import shutil
@@ -60,14 +61,12 @@ def take(plan: Plan, host: Host, store: Mapping[str, Secret], *, full: bool) -> 
     segment, at = mark(plan, host, name)
     wait_archived(plan, host, segment)
     anew = full or ledger.restored_since(host, plan.site)
-    chain = chain_for(known, label, full=anew)
-    saved = repository.with_objects(
-        plan,
-        host,
-        "save",
-        request(plan, host, store, name=name, at=at, chain=chain),
-        timeout=OBJECTS_WITHIN_S,
-    )
+    chain, opens = chain_for(known, label, full=anew), opener(host)
+    digest = hashlib.sha256(opens).hexdigest()
+    same = known[-1].config if known and known[-1].opener == digest else ""
+    asked = request(plan, store, name=name, at=at, chain=chain)
+    asked |= {"opener": base64.b64encode(opens).decode(), "config": same}
+    saved = repository.with_objects(plan, host, "save", asked, timeout=OBJECTS_WITHIN_S)
     point = Point(
         id=name,
         at=at,
@@ -75,6 +74,7 @@ def take(plan: Plan, host: Host, store: Mapping[str, Secret], *, full: bool) -> 
         database=label,
         packs=points.packs(saved["packs"]),
         config=saved["config"],
+        opener=digest,
         objects=saved["objects"],
         state=saved["state"],
         size=saved["size"],
@@ -199,7 +199,6 @@ def wait_archived(plan: Plan, host: Host, segment: str) -> None:
 
 def request(
     plan: Plan,
-    host: Host,
     store: Mapping[str, Secret],
     *,
     name: str,
@@ -213,7 +212,6 @@ def request(
         "until": (at + slack).isoformat(),
         "packs": chain,
         "full": not chain,
-        "opener": base64.b64encode(opener(host)).decode(),
         "database": repository.login(plan, store),
     }
 

@@ -32,7 +32,8 @@ class Pack:
 class Point:
     """One consistent point: a named place in the log (`segment` holds it), and the packs up to it.
 
-    `database` is the newest backup of the databases then; `state` is the digest of every object as of the point;
+    `database` is the newest backup of the databases then; `config` the snapshot of what opens the site, with the
+    digest `opener`; `state` is the digest of every object as of the point;
     `claims` are rows that name objects, `missing` those without any; `level` is how far it was proven, and when.
     """
 
@@ -42,6 +43,7 @@ class Point:
     database: str
     packs: tuple[Pack, ...]
     config: str
+    opener: str
     objects: int
     state: str
     size: int
@@ -80,6 +82,7 @@ def record(point: Point) -> dict[str, Any]:
         "database": point.database,
         "packs": rows(point.packs),
         "config": point.config,
+        "opener": point.opener,
         "objects": point.objects,
         "state": point.state,
         "size": point.size,
@@ -106,7 +109,7 @@ def rows(chain: Iterable[Pack]) -> list[list[Any]]:
 
 
 def _read(entry: Mapping[str, Any]) -> Point:
-    same = ("id", "segment", "database", "config", "state", "version")
+    same = ("id", "segment", "database", "config", "opener", "state", "version")
     own: dict[str, Any] = {
         key: entry[key] for key in (*same, "objects", "size", "stored", "claims")
     }
@@ -203,12 +206,20 @@ def due(
 
 
 def may_go(points: Sequence[Point], now: datetime.datetime, keep_days: int) -> tuple[Point, ...]:
-    """The points that are older than is kept; never the newest, nor the newest of those that were proven."""
+    """The points that are older than is kept, and after a day all but one an hour; never the newest, nor the newest of
+    those that were proven."""
     held = {points[-1].id} if points else set()
     held |= {one.id for one in [p for p in points if p.level >= PROVEN][-1:]}
     held |= {one.id for one in [p for p in points if p.level >= 0][-1:]}
-    limit = now - datetime.timedelta(days=keep_days)
-    return tuple(one for one in points if one.at < limit and one.id not in held)
+    limit, today = now - datetime.timedelta(days=keep_days), now - datetime.timedelta(days=1)
+    hours: set[str] = set()
+    gone = []
+    for one in points:
+        hour = f"{one.at:%Y%m%d%H}"
+        if one.id not in held and (one.at < limit or (one.at < today and hour in hours)):
+            gone.append(one)
+        hours.add(hour)
+    return tuple(gone)
 
 
 def unused(gone: Iterable[Point], kept: Iterable[Point]) -> tuple[str, ...]:

@@ -201,5 +201,11 @@ def with_objects(
 
     Raises CommandError when it fails.
     """
-    mounted = {str(ledger.place(host, plan.site, OBJECTS)): PLACE}
-    return ask(plan, host, module, request, timeout=timeout, network=network, writable=mounted)
+    place = str(ledger.place(host, plan.site, OBJECTS))
+    mounted = {place: PLACE}
+    try:
+        return ask(plan, host, module, request, timeout=timeout, network=network, writable=mounted)
+    except CommandError as error:
+        said = [line[4:] for line in str(error).splitlines() if line.startswith("  | ")]
+        hint = say("Run again with --debug.", "--debug로 다시 실행하십시오.")
+        raise CommandError(said[-1] if said else str(error), where=place, hint=hint) from error

@@ -23,6 +23,7 @@ def make_point(number: int = 1, at: datetime.datetime = NOON, **more: Any) -> Po
         "database": "20261121-110000F",
         "packs": packs,
         "config": f"config{number}",
+        "opener": "ef" * 32,
         "objects": number,
         "state": "cd" * 32,
         "size": number * 10,

@@ -97,3 +97,10 @@ def test_only_what_no_point_needs_is_let_go() -> None:
     assert points.unused([old], [new]) == ("config1",)
     anew = make_point(2, packs=(points.Pack(pack="p", index="i", sha256="", count=1, size=1),))
     assert points.unused([old], [anew]) == ("pack1", "index1", "config1")
+
+
+def test_after_a_day_one_point_an_hour_stays() -> None:
+    known = [make_point(n, NOON - 30 * 60 * MINUTE + n * 20 * MINUTE) for n in range(12)]
+    fresh = [make_point(20 + n, NOON - (3 - n) * MINUTE) for n in range(3)]
+    gone = {one.id for one in points.may_go([*known, *fresh], NOON, 14)}
+    assert gone == {f"cp-{n}" for n in range(12) if n % 3}

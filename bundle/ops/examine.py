@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
-from bundle.ops.restic import Restic, ResticError
+from bundle.ops.restic import Restic, ResticError, serve
 
 
 def act(request: dict[str, Any]) -> dict[str, Any]:
@@ -28,4 +27,4 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(act(json.load(sys.stdin)), sys.stdout)
+    serve(act)

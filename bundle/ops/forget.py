@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from bundle.ops.restic import Restic
+from bundle.ops.restic import Restic, serve
 
 
 def act(request: dict[str, Any]) -> dict[str, Any]:
@@ -27,4 +26,4 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(act(json.load(sys.stdin)), sys.stdout)
+    serve(act)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
-import sys
 from typing import Any
 
-from bundle.ops.restic import Restic
+from bundle.ops.restic import Restic, serve
 
 
 def act(request: dict[str, Any]) -> dict[str, Any]:
@@ -19,4 +17,4 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(act(json.load(sys.stdin)), sys.stdout)
+    serve(act)

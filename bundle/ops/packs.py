@@ -12,13 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import IO
 
+from bundle.ops.restic import PackError
+
 CHUNK = 1 << 20
 HEAD = b"tracking-bundle pack 1\n"
 """What a pack begins with: restic takes a stream without a byte for a failure, and marks of deletions have none."""
-
-
-class PackError(Exception):
-    """A pack is not what its index says."""
 
 
 @dataclass(frozen=True, kw_only=True)

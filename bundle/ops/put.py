@@ -6,8 +6,6 @@ all of it stays as older versions.
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +14,7 @@ from minio import Minio
 from bundle.claims import claims_of, unmet
 from bundle.ops import packs
 from bundle.ops.packs import Entry, Part
-from bundle.ops.restic import Restic
+from bundle.ops.restic import PackError, Restic, serve
 from bundle.ops.s3 import client
 from bundle.ops.save import chain_of, read_claims, versions
 
@@ -68,7 +66,7 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
     there = packs.current(chain)
     entries = [entry for _, entry in there.values()]
     if packs.state(entries) != request["state"]:
-        raise packs.PackError("the packs do not add up to the point's objects")
+        raise PackError("the packs do not add up to the point's objects")
     stores = {
         b["name"]: client(request["store"], b["key"], b["secret"], retries=3)
         for b in request["buckets"]
@@ -99,4 +97,4 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(act(json.load(sys.stdin)), sys.stdout)
+    serve(act)

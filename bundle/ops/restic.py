@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import psycopg
+from minio.error import MinioException
+from urllib3.exceptions import HTTPError
 
 HOST = "tracking"
 SEARCH = "/usr/local/bin:/usr/bin:/bin"
@@ -16,6 +21,14 @@ SEARCH = "/usr/local/bin:/usr/bin:/bin"
 
 class ResticError(Exception):
     """restic ended with something else than 0."""
+
+
+class PackError(Exception):
+    """A pack is not what its index says, or could not be made."""
+
+
+EXPECTED = (ResticError, PackError, OSError, MinioException, HTTPError, psycopg.Error)
+"""What a repository, a bucket, a database or a disk that is not as it should be raises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +71,8 @@ class Restic:
         """Make the repository when there is none, and take old locks away: the host's own lock says who is alone."""
         if not Path(self.repository, "config").exists():
             self.run("init")
-        self.run("unlock", "--remove-all")
+        if any(Path(self.repository, "locks").glob("*")):
+            self.run("unlock", "--remove-all")
 
     def save(self, name: str, tag: str, data: bytes) -> str:
         """Keep `data` as the one file `name` of a snapshot; the snapshot's id."""
@@ -143,3 +157,12 @@ def summary(out: bytes) -> dict[str, Any]:
     if not found:
         raise ResticError("restic backup gave no summary")
     return dict(found[-1])
+
+
+def serve(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer the request on standard input; what can be expected to fail is said in one line."""
+    try:
+        answer = act(json.load(sys.stdin))
+    except EXPECTED as error:
+        sys.exit(f"{error}".strip() or type(error).__name__)
+    json.dump(answer, sys.stdout)

@@ -8,9 +8,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import json
 import os
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,7 +26,7 @@ from minio.commonconfig import ENABLED
 from bundle.claims import QUERIES, Claim, claims_of, unmet
 from bundle.ops import packs
 from bundle.ops.packs import CHUNK, Entry
-from bundle.ops.restic import Restic, Stream
+from bundle.ops.restic import PackError, Restic, Stream, serve
 from bundle.ops.s3 import client
 
 AHEAD = 8
@@ -165,7 +163,7 @@ class _Ahead:
 def write(stream: Stream, reader: Reader, entries: Iterable[Entry]) -> list[Entry]:
     """Put each version's bytes into the stream; the index.
 
-    Raises EOFError when a version gives other bytes than were listed.
+    Raises PackError when a version gives other bytes than were listed.
     """
     stream.file.write(packs.HEAD)
     place, index = len(packs.HEAD), []
@@ -176,7 +174,7 @@ def write(stream: Stream, reader: Reader, entries: Iterable[Entry]) -> list[Entr
             digest.update(chunk)
             size += len(chunk)
         if size != entry.size:
-            raise EOFError(f"{entry.bucket}/{entry.key}: {size} bytes of {entry.size}")
+            raise PackError(f"{entry.bucket}/{entry.key}: {size} bytes of {entry.size}")
         sha256 = "" if entry.gone else digest.hexdigest()
         index.append(replace(entry, offset=place, sha256=sha256))
         place += size
@@ -205,7 +203,7 @@ def chain_of(restic: Restic, folder: Path, rows: list[list[Any]]) -> list[list[E
         copy = folder / f"{snapshot}.ndjson"
         try:
             found.append(packs.parse(copy.read_bytes(), digest))
-        except (OSError, ValueError, TypeError, packs.PackError):
+        except (OSError, ValueError, TypeError, PackError):
             data = restic.load(snapshot, "index.ndjson")
             found.append(packs.parse(data, digest))
             keep(copy, data)
@@ -263,7 +261,7 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
     reader = Reader(request)
     for name, store in reader.buckets.items():
         if store.get_bucket_versioning(name).status != ENABLED:
-            raise RuntimeError(f"bucket {name} is not versioned: run invoke install")
+            raise PackError(f"bucket {name} is not versioned: run invoke install")
     until = datetime.datetime.fromisoformat(request["until"])
     rows: list[list[Any]] = [] if request["full"] else request["packs"]
     folder = Path(repository, "..", "index").resolve()
@@ -276,8 +274,10 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
     if fresh:
         row, index, stored = save_pack(restic, folder, request["point"], reader, fresh)
         rows, chain = [*rows, row], [*chain, index]
-    opener = base64.b64decode(request["opener"])
-    config = restic.save("site.tar", f"site,{request['point']}", opener)
+    config = request["config"]  # the same as for the point before, when nothing of it has changed
+    if not config:
+        opener = base64.b64decode(request["opener"])
+        config = restic.save("site.tar", f"site,{request['point']}", opener)
     there = [entry for _, entry in packs.current(chain).values()]
     return {
         "packs": rows,
@@ -292,4 +292,4 @@ def act(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(act(json.load(sys.stdin)), sys.stdout)
+    serve(act)

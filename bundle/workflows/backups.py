@@ -15,6 +15,7 @@ from bundle.run import log, step
 from bundle.words import say
 from bundle.workflows.closed import open_plan
 
+SHOWN = 40
 LOCK = "backup"
 """The lock that points, proofs and retention share; other tasks go on meanwhile."""
 
@@ -110,7 +111,10 @@ def listed(here: Path, *, form: str) -> str:
         say("proof", "증명"),
         say("age", "경과"),
     ]
-    return table(head, [row(point, moment) for point in found])
+    shown = [row(point, moment) for point in found[-SHOWN:]]
+    more = len(found) - len(shown)
+    text = say(f"{more} older: --format json", f"이전 시점 {more}개: --format json")
+    return table(head, shown) + (f"\n{text}" if more else "")
 
 
 def row(point: points.Point, moment: datetime.datetime) -> list[str]:

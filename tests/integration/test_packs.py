@@ -19,9 +19,9 @@ import pytest
 from minio.deleteobjects import DeleteObject
 
 from bundle.engine import Engine
-from bundle.ops import packs, put, save
+from bundle.ops import examine, forget, put, save
 from bundle.ops import restic as restic_module
-from bundle.ops.restic import Restic, ResticError
+from bundle.ops.restic import PackError, Restic, ResticError
 from tests import objectstore
 from tests.objectstore import BUCKETS, KEYS, Server
 
@@ -90,6 +90,7 @@ class Site:
             "point": "cp-test",
             "full": full,
             "opener": "c2l0ZQ==",
+            "config": "",
             "database": {},
         }
         done = save.act(request)
@@ -200,6 +201,30 @@ def test_second_point_costs_what_is_new_and_nothing_when_nothing_is(site: Site) 
     assert site.read()["models/007"] == b"new"
 
 
+def test_snapshots_that_no_point_needs_go_with_their_room(site: Site) -> None:
+    for number in range(20):
+        site.write(f"old/{number}", os.urandom(200_000))
+    first = site.save()
+    for number in range(20):
+        site.store.remove_object(MLFLOW, f"old/{number}")
+    site.clear()
+    site.write("new", b"new")
+    full = site.save(full=True)
+    before = sum(p.stat().st_size for p in site.folder.rglob("*") if p.is_file())
+    gone = [*first["packs"][0][:2], first["config"], "0" * 64]
+    assert forget.act(site.common() | {"snapshots": gone}) == {"gone": 3}
+    after = sum(p.stat().st_size for p in site.folder.rglob("*") if p.is_file())
+    assert before - after > 20 * 190_000
+    assert site.bring(full, write=False)["read"] == 1
+    with pytest.raises(ResticError):
+        site.bring(first, write=False)
+    assert forget.act(site.common() | {"snapshots": gone}) == {"gone": 0}
+    assert examine.act(site.common() | {"read": "100%", "snapshots": [full["config"]]}) == {
+        "wrong": []
+    }
+    assert examine.act(site.common() | {"read": "", "snapshots": gone[:1]})["wrong"]
+
+
 def test_versions_that_bear_a_time_to_come_were_written_before_the_clock_was_set_back(
     site: Site,
 ) -> None:
@@ -246,7 +271,7 @@ def test_flipped_byte_is_found_by_level_one_and_never_brought_back_as_right(
         )
         with pytest.raises(ResticError):
             restic.run("check", "--read-data")
-        with contextlib.suppress(ResticError, packs.PackError):
+        with contextlib.suppress(ResticError, PackError):
             assert site.bring(point, write=False)["read"] == 20
         path.write_bytes(right)
     restic.run("check", "--read-data")
@@ -258,10 +283,10 @@ def test_other_index_or_chain_is_refused(site: Site) -> None:
     for copy in (site.folder / "index").iterdir():
         copy.write_bytes(copy.read_bytes().replace(b'"size": 1', b'"size": 2'))
     assert site.bring(point, write=False)["read"] == 1  # a copy that is wrong is asked for anew
-    with pytest.raises(packs.PackError, match="do not add up"):
+    with pytest.raises(PackError, match="do not add up"):
         site.bring(point | {"state": "0" * 64}, write=False)
     row = point["packs"][0]
-    with pytest.raises(packs.PackError, match="not the one that the ledger names"):
+    with pytest.raises(PackError, match="not the one that the ledger names"):
         site.bring(point | {"packs": [[*row[:2], "0" * 64, *row[3:]]]}, write=False)
 
 

@@ -1,0 +1,48 @@
+"""What a point goes on from, what opens the site, and what stops it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bundle import backup, points
+from bundle.errors import CommandError
+from bundle.host import Host
+from bundle.repository import Backup
+from tests.pointed import NOON, make_point
+
+
+def test_chain_goes_on_under_the_same_full_backup_only() -> None:
+    last = make_point(3, database="20261121-110000F_20261121-120000I")
+    rows = points.rows(last.packs)
+    assert backup.chain_for((last,), "20261121-110000F_20261121-130000I", full=False) == rows
+    assert backup.chain_for((last,), "20261121-110000F", full=False) == rows
+    assert backup.chain_for((last,), "20261128-110000F", full=False) == []
+    assert backup.chain_for((last,), "20261121-110000F", full=True) == []
+    assert backup.chain_for((), "20261121-110000F", full=False) == []
+
+
+def test_what_opens_the_site_is_the_same_bytes_while_nothing_changes(tmp_path: Path) -> None:
+    host = Host(root=tmp_path)
+    (tmp_path / "secrets/store").mkdir(parents=True)
+    (tmp_path / "site.toml").write_text("")
+    (tmp_path / "secrets/store/A").write_text("a")
+    first = backup.opener(host)
+    (tmp_path / "site.toml").touch()
+    assert backup.opener(host) == first
+    (tmp_path / "secrets/store/A").write_text("b")
+    assert backup.opener(host) != first
+
+
+def test_names_of_points_are_names_of_places_in_the_log() -> None:
+    assert re.fullmatch(r"cp-20261121T120000Z-[0-9a-f]{4}", backup.new_id(NOON))
+    assert len({backup.new_id(NOON) for _ in range(50)}) > 40
+
+
+def test_backup_with_a_wrong_page_is_no_base_of_a_point() -> None:
+    good = Backup(label="1F", at=NOON, start="", stop="", size=1, stored=1, bad=False)
+    backup.see_pages(good)
+    with pytest.raises(CommandError, match="1F"):
+        backup.see_pages(Backup(label="1F", at=NOON, start="", stop="", size=1, stored=1, bad=True))
