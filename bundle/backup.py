@@ -56,12 +56,12 @@ def take(plan: Plan, host: Host, store: Mapping[str, Secret], *, full: bool) -> 
     begin = time.monotonic()
     known = ledger.check(host, plan.site, anew=full)
     check_room(plan, host)
-    label = back_up(plan, host, full=full)
+    base = back_up(plan, host, full=full)
     name = new_id(now())
     segment, at = mark(plan, host, name)
     wait_archived(plan, host, segment)
     anew = full or ledger.restored_since(host, plan.site)
-    chain, opens = chain_for(known, label, full=anew), opener(host)
+    chain, opens = chain_for(known, base.label, full=anew), opener(host)
     digest = hashlib.sha256(opens).hexdigest()
     same = known[-1].config if known and known[-1].opener == digest else ""
     asked = request(plan, store, name=name, at=at, chain=chain)
@@ -71,7 +71,8 @@ def take(plan: Plan, host: Host, store: Mapping[str, Secret], *, full: bool) -> 
         id=name,
         at=at,
         segment=segment,
-        database=label,
+        database=base.label,
+        databases=base.size,
         packs=points.packs(saved["packs"]),
         config=saved["config"],
         opener=digest,
@@ -117,8 +118,8 @@ def check_room(plan: Plan, host: Host) -> None:
         raise PreconditionError(message, where=str(place), hint=hint)
 
 
-def back_up(plan: Plan, host: Host, *, full: bool) -> str:
-    """Back the databases up when that is due; the label of the newest backup. A point needs one of before it.
+def back_up(plan: Plan, host: Host, *, full: bool) -> Backup:
+    """Back the databases up when that is due; the newest backup. A point needs one of before it.
 
     Raises CommandError when it fails, or met a page that is not right.
     """
@@ -136,7 +137,7 @@ def back_up(plan: Plan, host: Host, *, full: bool) -> str:
         repository.pgbackrest(plan, host, words, timeout=DATABASE_WITHIN_S)
         there = repository.backups(plan, host)
     see_pages(there[-1])
-    return there[-1].label
+    return there[-1]
 
 
 def see_pages(backup: Backup) -> None:
@@ -171,6 +172,7 @@ def mark(plan: Plan, host: Host, name: str) -> tuple[str, datetime.datetime]:
         "set client_min_messages = warning;",
         "create schema if not exists bundle;",
         "create table if not exists bundle.points (id text primary key, at timestamptz default clock_timestamp());",
+        "delete from bundle.points where at < now() - interval '2 days';",
         "insert into bundle.points (id) values (:'name');",
         f"select 'point', pg_walfile_name(place), {time_of} from pg_create_restore_point(:'name') as place;",
         "select pg_switch_wal();",

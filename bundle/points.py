@@ -32,7 +32,7 @@ class Pack:
 class Point:
     """One consistent point: a named place in the log (`segment` holds it), and the packs up to it.
 
-    `database` is the newest backup of the databases then; `config` the snapshot of what opens the site, with the
+    `database` is the newest backup of the databases then, of so many bytes (`databases`); `config` the snapshot of what opens the site, with the
     digest `opener`; `state` is the digest of every object as of the point;
     `claims` are rows that name objects, `missing` those without any; `level` is how far it was proven, and when.
     """
@@ -47,6 +47,7 @@ class Point:
     objects: int
     state: str
     size: int
+    databases: int
     stored: int
     version: str
     images: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class Point:
             "at": self.at.isoformat(timespec="milliseconds"),
             "objects": self.objects,
             "bytes": self.size,
+            "databases": self.databases,
             "stored": self.stored,
             "version": self.version,
             "database": self.database,
@@ -86,6 +88,7 @@ def record(point: Point) -> dict[str, Any]:
         "objects": point.objects,
         "state": point.state,
         "size": point.size,
+        "databases": point.databases,
         "stored": point.stored,
         "version": point.version,
         "images": dict(point.images),
@@ -111,7 +114,7 @@ def rows(chain: Iterable[Pack]) -> list[list[Any]]:
 def _read(entry: Mapping[str, Any]) -> Point:
     same = ("id", "segment", "database", "config", "opener", "state", "version")
     own: dict[str, Any] = {
-        key: entry[key] for key in (*same, "objects", "size", "stored", "claims")
+        key: entry[key] for key in (*same, "objects", "size", "databases", "stored", "claims")
     }
     return Point(
         **own,

@@ -7,15 +7,18 @@ ends earlier. While one is under way a note in the root keeps everything else fr
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
+import shutil
 import tarfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bundle import ledger, points, repository, scratch
-from bundle.errors import CommandError, ConfigError, IntegrityError
+from bundle.errors import CommandError, ConfigError, IntegrityError, PreconditionError
 from bundle.host import Host, make_folder, write_file
 from bundle.inside import superuser
 from bundle.model import OneOff, Secret
@@ -27,6 +30,7 @@ from bundle.underway import NOTE
 from bundle.words import say
 
 WITHIN_S = 6 * 3600
+ROOM = 1 << 30
 ELSEWHERE = ("DB_", "S3_", "MINIO_", "SUPERUSER_", "BACKUP_")
 """Secrets that follow what is here now; all others live in the databases, and come back with them."""
 SCRIPT = f"""
@@ -57,10 +61,32 @@ def check(plan: Plan, point: Point) -> None:
         raise ConfigError(message, where=point.id, hint=hint)
 
 
-def remember(host: Host, point: Point) -> None:
-    """Note that a restore is under way; the same one, run again, goes on."""
-    note = json.dumps({"point": point.id, "begun": int(time.time())})
+def check_room(host: Host, point: Point) -> None:
+    """See that the databases that are here and the point's have room beside one another, and its objects too.
+
+    Raises PreconditionError.
+    """
+    place = Path(host.engine.api.info()["DockerRootDir"])
+    need = point.databases + point.size + ROOM
+    free = shutil.disk_usage(place).free
+    if free < need:
+        message = say(
+            f"{free >> 20:,} MiB are free, {need >> 20:,} MiB are needed",
+            f"여유 {free >> 20:,} MiB, 필요 {need >> 20:,} MiB",
+        )
+        hint = say("Make room; nothing was changed.", "공간을 확보하십시오. 바뀐 것은 없습니다.")
+        raise PreconditionError(message, where=str(place), hint=hint)
+
+
+def remember(host: Host, point: Point) -> str:
+    """Note that a restore is under way; what the former databases are called, also for a run that goes on with it."""
+    begun = str(int(time.time()))
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        found = json.loads(host.path(NOTE).read_bytes())
+        begun = found["begun"] if found["point"] == point.id else begun
+    note = json.dumps({"point": point.id, "begun": begun})
     write_file(host.path(NOTE), note.encode(), mode=0o600)
+    return f"{point.id}-{begun}"
 
 
 def forget(host: Host) -> None:
@@ -68,8 +94,9 @@ def forget(host: Host) -> None:
     host.path(NOTE).unlink(missing_ok=True)
 
 
-def databases(plan: Plan, host: Host, point: Point) -> None:
-    """Put the databases of the point in the place of those that are here, which stay beside; all services are stopped.
+def databases(plan: Plan, host: Host, point: Point, former: str) -> None:
+    """Put the databases of the point in the place of those that are here, which stay beside as `former`; all services
+    are stopped.
 
     Raises CommandError when the repository does not give them.
     """
@@ -80,7 +107,7 @@ def databases(plan: Plan, host: Host, point: Point) -> None:
             entrypoint="bash",
             arguments=(
                 *("-c", SCRIPT, "bash", point.database, point.id),
-                *(str(scratch.timeline(point)), point.id),
+                *(str(scratch.timeline(point)), former),
             ),
             user=plan.service("postgres").uid,
             network="none",

@@ -27,6 +27,7 @@ def make_point(number: int = 1, at: datetime.datetime = NOON, **more: Any) -> Po
         "objects": number,
         "state": "cd" * 32,
         "size": number * 10,
+        "databases": 1000,
         "stored": 5,
         "version": "1.2.3",
         "images": {"mlflow": "sha256:1"},

@@ -127,7 +127,9 @@ def test_kit_is_for_an_empty_host_and_its_secrets_are_for_root(tmp_path: Path) -
 def test_nothing_starts_while_a_restore_is_under_way(tmp_path: Path) -> None:
     host = Host(root=tmp_path)
     underway.refuse(host)
-    restore.remember(host, make_point(1))
+    former = restore.remember(host, make_point(1))
+    assert former.startswith("cp-1-")
+    assert restore.remember(host, make_point(1)) == former  # cut short, and run again
     with pytest.raises(CommandError) as caught:
         underway.refuse(host)
     assert "--point cp-1" in caught.value.problems[0].hint

@@ -58,6 +58,7 @@ def restore_point(here: Path, wanted: Wanted) -> str:
     with host.lock("restore"), host.lock("restore", LOCK):
         point = points.chosen(ledger.check(host, plan.site), wanted.point, wanted.to_time)
         restore.check(plan, point)
+        restore.check_room(host, point)
         confirm(question(host, point), yes=wanted.yes)
         put_back(plan, host, point)
     return point.id
@@ -78,13 +79,13 @@ def put_back(plan: Plan, host: Host, point: points.Point) -> None:
         store = vault.open_store(host, plan)
         taken = restore.take_secrets(host, restore.opener(plan, host, store, point))
         log.info("  %s: %s", say("secrets", "비밀"), ", ".join(taken) or say("as here", "그대로"))
-        restore.remember(host, point)
+        former = restore.remember(host, point)
         operate.stop(plan, host)
         install.prepare(plan, host)
         repository.own(plan, host)
         install.create(plan, host)
     with step(say("databases, to the named place", "데이터베이스 (지정한 지점까지)")):
-        restore.databases(plan, host, point)
+        restore.databases(plan, host, point, former)
         install.start_stores(plan, host)
         restore.wait_promoted(plan, host, point)
         install.declare(plan, host)
