@@ -32,9 +32,10 @@ class Pack:
 class Point:
     """One consistent point: a named place in the log (`segment` holds it), and the packs up to it.
 
-    `database` is the newest backup of the databases then, of so many bytes (`databases`); `config` the snapshot of what opens the site, with the
-    digest `opener`; `state` is the digest of every object as of the point;
-    `claims` are rows that name objects, `missing` those without any; `level` is how far it was proven, and when.
+    `database` is the newest backup of the databases then, of `databases` bytes; `config` the snapshot of what opens
+    the site, with the digest `opener`; `state` the digest of every object as of the point, `size` their bytes, `stored`
+    what the repository grew by; `claims` are rows that name objects, `missing` those without any; `level` is how far it
+    was proven, and when.
     """
 
     id: str
