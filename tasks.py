@@ -254,6 +254,12 @@ def points(
     return backups.listed(HERE, form=format)
 
 
+@operation(help={"dry-run": "only say what would go", "yes": "also when it is much at once"})
+def retention(dry_run: bool = False, yes: bool = False) -> str:
+    """Let recovery points go that are older than is kept; counts and bytes. Each backup does it for a few."""
+    return backups.retain(HERE, dry_run=dry_run, yes=yes)
+
+
 @operation(
     help={
         "level": "0: stored whole; 1: every byte read; 2: databases restored beside; 3: with all objects",
@@ -558,6 +564,7 @@ namespace = Collection(
     points,
     prove,
     restore,
+    retention,
     uninstall,
     users,
     authority,

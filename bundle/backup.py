@@ -32,6 +32,7 @@ ARCHIVED_WITHIN_S = 180
 DATABASE_WITHIN_S = 6 * 3600
 OBJECTS_WITHIN_S = 6 * 3600
 ROOM = 512 << 20
+MUCH_PERCENT, FEW = 30, 3
 FULL_SHARE = 0.5
 """Of the databases' size, what a full backup may take: they compress to less."""
 CLOCKS_S = 2
@@ -240,13 +241,24 @@ def images(plan: Plan, host: Host) -> dict[str, str]:
     return found
 
 
-def let_go(plan: Plan, host: Host, store: Mapping[str, Secret]) -> tuple[Point, ...]:
-    """Let points go that are older than is kept; only after one was made. Which went.
+def going(plan: Plan, host: Host) -> tuple[Point, ...]:
+    """The points that may go now; none while the site holds everything."""
+    if plan.site.retention_hold:
+        return ()
+    return points.may_go(ledger.check(host, plan.site), now(), plan.site.backup_keep_days)
 
-    The ledger's line comes first: what it does not name any more, nobody asks for.
-    """
+
+def is_much(plan: Plan, host: Host, gone: tuple[Point, ...]) -> bool:
+    """Whether more than a third of all points would go because of their age: a changed setting, or a wrong clock."""
+    old = points.expired(gone, now(), plan.site.backup_keep_days)
+    return old * 100 > MUCH_PERCENT * len(ledger.read(host, plan.site)) and old > FEW
+
+
+def let_go(
+    plan: Plan, host: Host, store: Mapping[str, Secret], gone: tuple[Point, ...]
+) -> tuple[Point, ...]:
+    """Let the points `gone` go, in the ledger first: what it does not name any more, nobody asks for. Which went."""
     every = ledger.read(host, plan.site)
-    gone = points.may_go(every, now(), plan.site.backup_keep_days)
     if not gone:
         return ()
     names = {point.id for point in gone}

@@ -55,6 +55,7 @@ class SiteConfig:
     memory_phoenix_mb: int
     memory_gateway_mb: int
     retention_phoenix_days: int
+    retention_hold: str
     registry_address: str
     registry_user: str
     registry_password: str

@@ -209,6 +209,12 @@ def due(
     return "incr" if late else ""
 
 
+def expired(points: Iterable[Point], now: datetime.datetime, keep_days: int) -> int:
+    """How many of `points` are older than is kept; the others are one of several in their hour."""
+    limit = now - datetime.timedelta(days=keep_days)
+    return sum(one.at < limit for one in points)
+
+
 def may_go(points: Sequence[Point], now: datetime.datetime, keep_days: int) -> tuple[Point, ...]:
     """The points that are older than is kept, and after a day all but one an hour; never the newest, nor the newest of
     those that were proven."""

@@ -282,6 +282,11 @@ SITE = (
         check=between(0, 36500),
     ),
     Setting(
+        key="retention.hold",
+        default="",
+        help="why nothing may be deleted now (a legal hold): while it stands, points and files of the audit log stay",
+    ),
+    Setting(
         key="registry.address",
         default="",
         help="the site's own image registry, host:port[/prefix]: install pushes the images there and runs them"

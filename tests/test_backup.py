@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from bundle import backup, points
+from bundle import auditlog, backup, ledger, points
+from bundle.config import parse_site
 from bundle.errors import CommandError
 from bundle.host import Host
+from bundle.plan import Plan, make_plan
 from bundle.repository import Backup
 from tests.pointed import NOON, make_point
 
@@ -46,3 +50,28 @@ def test_backup_with_a_wrong_page_is_no_base_of_a_point() -> None:
     backup.see_pages(good)
     with pytest.raises(CommandError, match="1F"):
         backup.see_pages(Backup(label="1F", at=NOON, start="", stop="", size=1, stored=1, bad=True))
+
+
+def plan_with(text: str) -> Plan:
+    site = parse_site(f'domain = "lab.internal"\n{text}')
+    return make_plan(site, site_id="0a1b2c3d", version="1.2.3")
+
+
+def test_few_old_points_go_by_themselves_and_many_or_held_ones_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    host, plan = Host(root=tmp_path), plan_with("")
+    auditlog.prepare(host, 10005)
+    days = [*(backup.now() - datetime.timedelta(days=n) for n in range(40, -1, -1))]
+    for number, at in enumerate(days, 1):
+        ledger.append(host, plan.site, points.record(make_point(number, at)))
+    gone = backup.going(plan, host)
+    assert [one.id for one in gone] == [f"cp-{n}" for n in range(1, 27 + 1)]
+    assert backup.is_much(plan, host, gone)
+    assert not backup.is_much(plan, host, gone[:12])
+    assert not backup.is_much(plan, host, ())
+    held = plan_with('[retention]\nhold = "case 17"')
+    assert backup.going(held, host) == ()
+    kept = plan_with("[backup]\nkeep_days = 60")
+    assert backup.going(kept, host) == ()

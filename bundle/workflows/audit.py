@@ -107,7 +107,7 @@ def collect(here: Path) -> str:
     """Chain what the gateway wrote, let old files go, copy the head away; what was done."""
     host, settings = open_log(here)
     taken = take(host)
-    gone = audit.prune(host, settings.audit_keep_days)
+    gone = 0 if settings.retention_hold else audit.prune(host, settings.audit_keep_days)
     away = audit.copy_head(host, settings)
     log.info(
         "  %s",

@@ -31,8 +31,10 @@ def make(here: Path, *, full: bool, export: str = "") -> str:
         with step(say("one point over databases and objects", "데이터베이스와 객체의 한 시점")):
             point = backup.take(plan, host, store, full=full)
             log.info("  %s", summary(point))
-        gone = backup.let_go(plan, host, store)
-        if gone:
+        gone = backup.going(plan, host)
+        if backup.is_much(plan, host, gone):
+            log.warning("  %s", much(gone))
+        elif backup.let_go(plan, host, store, gone):
             log.info("  %s", say(f"{len(gone)} old points gone", f"오래된 시점 {len(gone)}개 삭제"))
         copy_away(host, plan, point.id)
         if export:
@@ -76,6 +78,37 @@ def proof(here: Path, *, point: str, level: int, part: bool, to_time: str = "") 
         with step(say(f"prove {chosen.id} up to L{level}", f"{chosen.id} 증명 (L{level}까지)")):
             prove.prove(plan, host, store, chosen, level, part=part)
     return f"{chosen.id}  L{level}"
+
+
+def much(gone: tuple[points.Point, ...]) -> str:
+    """What to say when more would go at once than goes by itself."""
+    return say(
+        f"{len(gone)} points would go at once: look at invoke retention --dry-run, then --yes",
+        f"시점 {len(gone)}개가 한 번에 삭제됩니다: invoke retention --dry-run 확인 후 --yes",
+    )
+
+
+def retain(here: Path, *, dry_run: bool, yes: bool) -> str:
+    """Let points go that are older than is kept; with `dry_run` only say which. Counts and bytes.
+
+    Raises ConfigError when it is much and nobody agreed, or the site holds everything.
+    """
+    host, plan = open_plan(here)
+    with host.lock("retention", LOCK):
+        if plan.site.retention_hold:
+            message = say("everything is held", "모든 데이터가 보존 중입니다")
+            raise ConfigError(f"{message}: {plan.site.retention_hold}", where="retention.hold")
+        gone = backup.going(plan, host)
+        size = sum(point.stored for point in gone) / 1e6
+        told = say(
+            f"{len(gone)} points, up to {size:,.1f} MB",
+            f"시점 {len(gone)}개, 최대 {size:,.1f} MB",
+        )
+        if not dry_run:
+            if backup.is_much(plan, host, gone) and not yes:
+                raise ConfigError(much(gone), where="backup.keep_days", hint="Agree with --yes.")
+            backup.let_go(plan, host, vault.open_store(host, plan), gone)
+    return told
 
 
 def summary(point: points.Point) -> str:
