@@ -76,6 +76,14 @@ def test_young_point_is_green_a_late_one_red(stage: Stage) -> None:
     assert "cp-2 is 16 minutes old" in verdict.evidence[0]
 
 
+def test_after_a_boot_nothing_is_late_at_once(stage: Stage) -> None:
+    write(stage, make_point(1, now(2 * DAY)))
+    assert look(stage, "backup-point").status == "failed"
+    found, _ = stage.notes.found["inspect"]
+    found["postgres"]["State"]["StartedAt"] = f"{now(60):%Y-%m-%dT%H:%M:%S}.123456789Z"
+    assert look(stage, "backup-point").status == "passed"
+
+
 def test_on_the_first_minutes_nothing_is_late(stage: Stage) -> None:
     assert look(stage, "backup-point").status == "passed"
     assert look(stage, "backup-proof").status == "passed"
