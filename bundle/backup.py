@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bundle import kit, ledger, points, repository
@@ -264,13 +264,27 @@ def let_go(
     names = {point.id for point in gone}
     kept = tuple(point for point in every if point.id not in names)
     ledger.append(host, plan.site, {"kind": "gone", "points": sorted(names)})
-    held = {point.database.partition("_")[0] for point in kept}
-    fulls = [b.label for b in repository.backups(plan, host) if b.label.endswith("F")]
-    for label in fulls[:-1]:
-        if label not in held:
-            words = f"--set={label} expire"
-            repository.pgbackrest(plan, host, words, timeout=DATABASE_WITHIN_S)
     snapshots = points.unused(gone, kept)
     asked = repository.store_request(plan, store) | {"snapshots": snapshots}
     repository.with_objects(plan, host, "forget", asked, timeout=OBJECTS_WITHIN_S)
+    return gone
+
+
+def useless(known: Sequence[Backup], kept: Sequence[Point]) -> list[str]:
+    """The backups of the databases that no point stands on, but for the newest: whole chains, and bad ones."""
+    held = {point.database for point in kept}
+    chains = {label.partition("_")[0] for label in held | {b.label for b in known[-1:]}}
+    gone = [b.label for b in known if b.label.endswith("F") and b.label not in chains]
+    bad = [b.label for b in known[:-1] if b.bad and b.label not in held]
+    alone = [label for label in bad if label.partition("_")[0] not in gone]
+    return gone + [label for label in alone if not label.endswith("F")]
+
+
+def tidy(plan: Plan, host: Host) -> list[str]:
+    """Let backups of the databases go that no point stands on; with them goes the log that only they needed."""
+    if plan.site.retention_hold:
+        return []
+    gone = useless(repository.backups(plan, host), ledger.read(host, plan.site))
+    for label in gone:
+        repository.pgbackrest(plan, host, f"--set={label} expire", timeout=DATABASE_WITHIN_S)
     return gone

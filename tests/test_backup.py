@@ -75,3 +75,21 @@ def test_few_old_points_go_by_themselves_and_many_or_held_ones_do_not(
     assert backup.going(held, host) == ()
     kept = plan_with("[backup]\nkeep_days = 60")
     assert backup.going(kept, host) == ()
+
+
+def test_backups_that_no_point_stands_on_go_but_the_newest() -> None:
+    def known(*labels: str, bad: str = "") -> list[Backup]:
+        return [
+            Backup(label=one, at=NOON, start="", stop="", size=1, stored=1, bad=one == bad)
+            for one in labels
+        ]
+
+    on_one = [make_point(1, database="1F_2I")]
+    assert backup.useless(known("1F", "1F_2I", "3F"), on_one) == []
+    assert backup.useless(known("0F", "0F_1I", "1F", "1F_2I", "3F", "4F"), on_one) == ["0F", "3F"]
+    assert backup.useless(known("0F"), []) == []
+    assert backup.useless(known("0F", "0F_1I"), []) == []
+    assert backup.useless(known("1F", "1F_2I", "1F_3I", "1F_4I", bad="1F_3I"), on_one) == ["1F_3I"]
+    assert backup.useless(known("1F", "1F_2I", "1F_3I", bad="1F_3I"), on_one) == []
+    assert backup.useless(known("1F", "1F_2I", "3F", "4F", bad="3F"), on_one) == ["3F"]
+    assert backup.useless(known("1F", "1F_2I", "4F", bad="1F"), on_one) == []

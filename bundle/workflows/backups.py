@@ -36,6 +36,7 @@ def make(here: Path, *, full: bool, export: str = "") -> str:
             log.warning("  %s", much(gone))
         elif backup.let_go(plan, host, store, gone):
             log.info("  %s", say(f"{len(gone)} old points gone", f"오래된 시점 {len(gone)}개 삭제"))
+        backup.tidy(plan, host)
         copy_away(host, plan, point.id)
         if export:
             with step(say("all points, onto the medium", "모든 시점을 매체로")):
@@ -108,6 +109,7 @@ def retain(here: Path, *, dry_run: bool, yes: bool) -> str:
             if backup.is_much(plan, host, gone) and not yes:
                 raise ConfigError(much(gone), where="backup.keep_days", hint="Agree with --yes.")
             backup.let_go(plan, host, vault.open_store(host, plan), gone)
+            backup.tidy(plan, host)
     return told
 
 

@@ -193,6 +193,34 @@ def test_second_backup_at_once_is_told_that_one_is_at_work(stack: Stack, point: 
 
 
 @pytest.mark.nightly
+def test_page_that_is_wrong_on_the_disk_is_no_base_of_a_point(stack: Stack, point: str) -> None:
+    """pgBackRest backs it up and ends well; we do not."""
+    psql = "docker compose -p tracking -f rendered/compose.yaml exec -T postgres psql -h /tmp -U postgres -XAtc"
+    make = "create table bundle.victim as select generate_series(1, 5000) as n"
+    script = (
+        f'cd /var/lib/tracking-bundle && {psql} "{make}" && {psql} checkpoint >/dev/null &&'
+        f" {psql} \"select pg_relation_filepath('bundle.victim')\" | tail -1"
+    )
+    file = stack.host.run(["sh", "-c", script], timeout=60).strip().splitlines()[-1]
+    volumes = stack.host.root / "var/lib/docker/volumes/tracking_postgres/_data/pgdata"
+    with (volumes / file).open("r+b") as page:
+        page.seek(8192 + 4000)
+        page.write(b"wrong")
+    drop = f'cd /var/lib/tracking-bundle && {psql} "drop table bundle.victim; checkpoint"'
+    try:
+        code, said = tell(stack, "backup", "--full")
+        assert code == 4, said
+        assert "checksum" in said
+        assert points(stack)[-1]["id"] >= point
+    finally:
+        stack.host.run(["sh", "-c", drop], timeout=60)
+    code, said = tell(stack, "backup", "--full")
+    assert code == 0, said
+    code, said = tell(stack, "prove", "--level", "3")
+    assert code == 0, said
+
+
+@pytest.mark.nightly
 def test_backup_that_is_killed_anywhere_leaves_the_points_and_the_next_one_is_made(
     stack: Stack, point: str, rng: random.Random
 ) -> None:
