@@ -5,7 +5,7 @@ What cannot be verified counts as failed. Each proof is a line of the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bundle import auditlog, ledger, points, repository, scratch
@@ -62,8 +62,8 @@ def _levels(
     seen: list[scratch.Seen] = []
     read = ROUGHLY if part else "100%"
     return [
-        (say("stored whole", "저장 상태"), lambda: stored(plan, host, store, point, "")),
-        (say("every byte", "모든 바이트"), lambda: objects_whole(plan, host, store, point, read)),
+        (say("stored whole", "저장 상태"), lambda: stored(plan, host, store, point)),
+        (say("every byte", "모든 바이트"), lambda: objects_whole(plan, host, store, [point], read)),
         (say("databases restored", "데이터베이스 복구"), lambda: restored(plan, host, point, seen)),
         (
             say("objects and rows", "객체와 행"),
@@ -73,9 +73,9 @@ def _levels(
 
 
 def stored(
-    plan: Plan, host: Host, store: Mapping[str, Secret], point: Point, read: str
+    plan: Plan, host: Host, store: Mapping[str, Secret], point: Point
 ) -> tuple[list[str], list[str]]:
-    """L0: the ledger, the database backups by their own text, the log without a hole, the structure of the objects."""
+    """L0: the ledger, the database backups by their own text, the log without a hole, the snapshots of every point."""
     known = repository.backups(plan, host)
     labels = {backup.label for backup in known}
     said = repository.pgbackrest(
@@ -86,20 +86,21 @@ def stored(
     if point.database not in labels:
         wrong.append(f"backup {point.database} is not there")
     there = repository.archived(plan, host)
-    newest = ledger.check(host, plan.site)[-1]
-    for segment in (newest.segment, point.segment):
+    every = ledger.check(host, plan.site)
+    for segment in (every[-1].segment, point.segment):
         wrong += [f"segment {name} is missing" for name in repository.holes(there, known, segment)]
     evidence = [f"{len(known)} backups, {len(there)} segments"]
-    more, problems = objects_whole(plan, host, store, point, read)
+    more, problems = objects_whole(plan, host, store, every, "")
     return evidence + more, list(dict.fromkeys(wrong)) + problems
 
 
 def objects_whole(
-    plan: Plan, host: Host, store: Mapping[str, Secret], point: Point, read: str
+    plan: Plan, host: Host, store: Mapping[str, Secret], every: Iterable[Point], read: str
 ) -> tuple[list[str], list[str]]:
     """L1: every stored byte of the objects is read (or the part `read`; empty: only the structure)."""
     asked: dict[str, Any] = repository.store_request(plan, store)
-    asked |= {"read": read, "snapshots": points.snapshots(point)}
+    needed = dict.fromkeys(name for point in every for name in points.snapshots(point))
+    asked |= {"read": read, "snapshots": list(needed)}
     answer = repository.with_objects(plan, host, "examine", asked, timeout=VERIFY_WITHIN_S)
     return [f"restic check {read}".strip()], list(answer["wrong"])
 
