@@ -180,7 +180,7 @@ def create(plan: Plan, host: Host) -> None:
     Raises CommandError when the engine refuses.
     """
     arguments = ["create", "--pull", "never", "--no-build", *stores(plan)]
-    host.engine.compose(plan.project, compose_file(host), arguments, timeout=300)
+    host.engine.compose(plan.project, host.compose_file, arguments, timeout=300)
 
 
 def stores(plan: Plan) -> tuple[str, ...]:
