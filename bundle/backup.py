@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bundle import kit, ledger, points, repository
+from bundle import kit, ledger, points, repository, rotation
 from bundle.errors import CommandError, PreconditionError
 from bundle.host import Host
 from bundle.inside import superuser
@@ -58,11 +58,12 @@ def take(plan: Plan, host: Host, store: Mapping[str, Secret], *, full: bool) -> 
     known = ledger.check(host, plan.site, anew=full)
     check_room(plan, host)
     base = back_up(plan, host, full=full)
-    name = new_id(now())
+    name, opens = new_id(now()), opener(host)
     segment, at = mark(plan, host, name)
+    see_steady(host, opens)
     wait_archived(plan, host, segment)
     anew = full or ledger.restored_since(host, plan.site)
-    chain, opens = chain_for(known, base.label, full=anew), opener(host)
+    chain = chain_for(known, base.label, full=anew)
     digest = hashlib.sha256(opens).hexdigest()
     same = known[-1].config if known and known[-1].opener == digest else ""
     asked = request(plan, store, name=name, at=at, chain=chain)
@@ -181,6 +182,20 @@ def mark(plan: Plan, host: Host, name: str) -> tuple[str, datetime.datetime]:
     said = superuser(plan, host, "\n".join(statements) + "\n")
     row = next(line for line in said.splitlines() if line.startswith("point|")).split("|")
     return row[1], datetime.datetime.fromisoformat(row[2])
+
+
+def see_steady(host: Host, opens: bytes) -> None:
+    """See that the secrets beside the named place are those of the rows: none was changed just then.
+
+    Raises CommandError.
+    """
+    if opens != opener(host) or rotation.under_way(host):
+        hint = say(
+            "Finish invoke secrets.rotate; the next point comes by itself.",
+            "invoke secrets.rotate를 마치십시오. 다음 시점은 자동으로 만들어집니다.",
+        )
+        message = say("secrets are being changed", "비밀을 교체하는 중입니다")
+        raise CommandError(message, where=str(host.path("secrets")), hint=hint)
 
 
 def wait_archived(plan: Plan, host: Host, segment: str) -> None:

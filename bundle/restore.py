@@ -210,7 +210,7 @@ def check_empty(host: Host) -> None:
 
     Raises ConfigError.
     """
-    if host.path("rendered", "compose.yaml").exists():
+    if host.compose_file.exists():
         hint = say(
             "Without --kit this installation is restored; --kit is for an empty host.",
             "--kit 없이 실행하면 이 설치를 복구합니다. --kit은 빈 호스트용입니다.",

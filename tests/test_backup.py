@@ -40,6 +40,24 @@ def test_what_opens_the_site_is_the_same_bytes_while_nothing_changes(tmp_path: P
     assert backup.opener(host) != first
 
 
+def test_point_is_not_made_while_secrets_change(tmp_path: Path) -> None:
+    """Rows that are encrypted by one key and the other key beside them would be no point."""
+    host = Host(root=tmp_path)
+    store = tmp_path / "secrets/store"
+    store.mkdir(parents=True)
+    (store / "PHOENIX_SECRET").write_text("a")
+    opens = backup.opener(host)
+    backup.see_steady(host, opens)
+    (store / "PHOENIX_SECRET").write_text("b")
+    with pytest.raises(CommandError):
+        backup.see_steady(host, opens)
+    opens = backup.opener(host)
+    (tmp_path / "secrets/next").mkdir()
+    (tmp_path / "secrets/next/PHOENIX_SECRET").write_text("c")
+    with pytest.raises(CommandError):
+        backup.see_steady(host, opens)
+
+
 def test_names_of_points_are_names_of_places_in_the_log() -> None:
     assert re.fullmatch(r"cp-20261121T120000Z-[0-9a-f]{4}", backup.new_id(NOON))
     assert len({backup.new_id(NOON) for _ in range(50)}) > 40
