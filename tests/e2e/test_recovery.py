@@ -60,7 +60,7 @@ def test_empty_host_comes_back_with_bundle_backup_and_kit_alone(
         shutil.copytree(
             stack.host.root / COPY.lstrip("/") / domain, other.root / "backups", symlinks=True
         )
-        for name in (KIT, f"{OPERATOR}.key"):
+        for name in (KIT, f"{OPERATOR}.key", f"{OPERATOR}.crt"):
             shutil.copy(stack.host.root / name.lstrip("/"), empty.root / name.lstrip("/"))
         words = ("restore", "--kit", KIT, "--key", f"{OPERATOR}.key", "--yes")
         code, said = tell(other, *words, timeout=1500)
@@ -78,6 +78,16 @@ def test_empty_host_comes_back_with_bundle_backup_and_kit_alone(
         assert code == 0, said
         code, said = tell(other, *words)
         assert code == 2, said
+        for rest in (
+            ("backup", "--full"),
+            ("recovery.create", "--to", f"{OPERATOR}.crt", "--out", "/root/new.kit"),
+            ("points",),
+            ("restore", "--scratch", "--point", made["id"]),
+            ("restore", "--point", made["id"], "--yes"),
+        ):
+            code, said = tell(other, *rest, timeout=900)
+            assert code == 0, (rest, said)
+        assert rows(other) == before
     finally:
         empty.remove()
 
